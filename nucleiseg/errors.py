@@ -1,0 +1,25 @@
+"""The few exceptions that a caller may want to catch.
+
+Each message is one line that names the thing, the value found, the value expected
+and the remedy; the command line prints it as it is and exits with status 2.
+"""
+
+
+class NucleisegError(Exception):
+    """Something the user can mend; the message says what and how."""
+
+
+class ConfigError(NucleisegError):
+    """A configuration holds an unknown key or a value that is not allowed."""
+
+
+class ArchiveError(NucleisegError):
+    """An archive or a dataset in it cannot be read, or is no image."""
+
+
+class BundleError(NucleisegError):
+    """A model bundle is missing, incomplete or made for other settings."""
+
+
+class RunError(NucleisegError):
+    """A run directory does not fit what is asked of it."""
