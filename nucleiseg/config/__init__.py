@@ -1,0 +1,37 @@
+"""Configuration: typed, frozen, strict at every level, read from YAML.
+
+One :class:`Config` describes an experiment or a site. ``train`` and ``count`` read
+the sections that concern them from the same file, so that a lab can keep one file
+for both. What a run really used, defaults and overrides included, is saved in its
+directory.
+"""
+
+from nucleiseg.config.reading import load_config
+from nucleiseg.config.schema import (
+    SIDE_MULTIPLE,
+    Config,
+    DataConfig,
+    InferenceConfig,
+    InstancesConfig,
+    ModelConfig,
+    Precision,
+    PreprocessConfig,
+    ShardsConfig,
+    TableConfig,
+    TrainingConfig,
+)
+
+__all__ = [
+    "SIDE_MULTIPLE",
+    "Config",
+    "DataConfig",
+    "InferenceConfig",
+    "InstancesConfig",
+    "ModelConfig",
+    "Precision",
+    "PreprocessConfig",
+    "ShardsConfig",
+    "TableConfig",
+    "TrainingConfig",
+    "load_config",
+]

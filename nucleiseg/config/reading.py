@@ -1,0 +1,170 @@
+"""Configuration files and overrides, read strictly, with errors that help."""
+
+import difflib
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from nucleiseg.config.schema import Config
+from nucleiseg.errors import ConfigError
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML in which 1e-4 is a number and a key may stand only once."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=deep)
+            if key in seen:
+                line = key_node.start_mark.line + 1
+                raise ConfigError(
+                    f"configuration key '{key}' stands twice, the second time in "
+                    f"line {line}; keep one"
+                )
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+# YAML 1.1 reads 1e-4 as text, since it wants a dot: every learning rate would fail.
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?$"),
+    list("-+.0123456789"),
+)
+# First match wins, and the pattern above also matches whole numbers.
+for _first in "-+0123456789":
+    _Loader.yaml_implicit_resolvers[_first].sort(key=lambda pair: "float" in pair[0])
+
+
+def load_config(path: Path | None = None, overrides: Sequence[str] = ()) -> Config:
+    """Read a configuration file and apply overrides.
+
+    Parameters
+    ----------
+    path : Path or None
+        YAML file; ``None`` starts from the defaults.
+    overrides : sequence of str
+        Each ``section.key=value``, the value written as in YAML; later ones win.
+
+    Raises
+    ------
+    ConfigError
+        A key is unknown, a value is not allowed, or the file cannot be read.
+    """
+    values = {} if path is None else _read_yaml(path)
+    source = "--set" if path is None else str(path)
+    for override in overrides:
+        _apply_override(values, override)
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(_explain(error, values, source)) from error
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        near = _nearest(path.name, [p.name for p in path.parent.glob("*.y*ml")])
+        raise ConfigError(f"configuration file {path} not found{near}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"configuration file {path} cannot be read: {error}"
+        ) from error
+    try:
+        # A SafeLoader: it makes plain values only.
+        values = yaml.load(text, Loader=_Loader)
+    except yaml.YAMLError as error:
+        where = " ".join(str(error).split())
+        raise ConfigError(f"configuration file {path} is not YAML: {where}") from error
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise ConfigError(
+            f"configuration file {path} holds a {type(values).__name__}, not sections "
+            "such as 'training:' with keys below them"
+        )
+    # A section whose keys are all commented out reads as None.
+    return {key: {} if value is None else value for key, value in values.items()}
+
+
+def _apply_override(values: dict[str, Any], override: str) -> None:
+    name, equals, text = override.partition("=")
+    section, dot, key = name.strip().partition(".")
+    if not (equals and dot and section and key):
+        raise ConfigError(
+            f"--set {override}: expected section.key=value, for example "
+            "training.epochs=10"
+        )
+    try:
+        value = yaml.load(text, Loader=_Loader)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {override}: the value is not YAML") from error
+    group = values.setdefault(section, {})
+    if not isinstance(group, dict):
+        raise ConfigError(f"--set {override}: {section} is {group!r}, not a section")
+    group[key] = value
+
+
+def _sections() -> dict[str, list[str]]:
+    names: dict[str, list[str]] = {}
+    for name, field in Config.model_fields.items():
+        section = field.annotation
+        assert isinstance(section, type)
+        assert issubclass(section, BaseModel)
+        names[name] = list(section.model_fields)
+    return names
+
+
+def _nearest(name: str, candidates: Sequence[str]) -> str:
+    close = difflib.get_close_matches(name, candidates, n=1, cutoff=0.5)
+    return f"; did you mean '{close[0]}'?" if close else ""
+
+
+def _explain(error: ValidationError, values: Mapping[str, Any], source: str) -> str:
+    """All faults of a configuration in one line, each with its remedy."""
+    return "; ".join(
+        f"{source}: {_explain_one(fault)}"
+        for fault in error.errors(include_url=False, include_context=True)
+    )
+
+
+def _explain_one(fault: Any) -> str:
+    location = [str(part) for part in fault["loc"]]
+    key = ".".join(location)
+    value = fault["input"]
+    if fault["type"] == "extra_forbidden":
+        return _explain_unknown(location, value)
+    if fault["type"] in ("model_type", "model_attributes_type"):
+        keys = ", ".join(_sections().get(location[0], []))
+        return f"{key} = {value!r} is not a section; its keys are {keys}"
+    if fault["type"] == "value_error":
+        return f"{key}: {fault['ctx']['error']}"
+    allowed = fault["msg"][0].lower() + fault["msg"][1:]
+    return f"{key} = {value!r} is not allowed: {allowed}"
+
+
+def _explain_unknown(location: list[str], value: object) -> str:
+    sections = _sections()
+    name = location[-1]
+    if len(location) > 1:
+        valid = sections.get(location[0], [])
+        elsewhere = [f"{s}.{name}" for s, keys in sections.items() if name in keys]
+        near = _nearest(name, valid) or (
+            f"; did you mean '{elsewhere[0]}'?" if elsewhere else ""
+        )
+        return (
+            f"unknown key {'.'.join(location)} (value {value!r}){near}; "
+            f"keys of {location[0]}: {', '.join(valid)}"
+        )
+    homes = [f"{s}.{name}" for s, keys in sections.items() if name in keys]
+    near = f"; did you mean '{homes[0]}'?" if homes else _nearest(name, list(sections))
+    return (
+        f"unknown section {name} (value {value!r}){near}; sections: "
+        f"{', '.join(sections)}"
+    )

@@ -1,0 +1,168 @@
+"""What can be set: sections of typed, frozen values."""
+
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Precision = Literal["auto", "float32", "bfloat16", "float16"]
+
+SIDE_MULTIPLE = 16
+"""Four 2x2 poolings: the sides of whatever the network sees are multiples of it."""
+
+
+class Section(BaseModel):
+    """Values that cannot be changed, and no key but the ones below."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True
+    )
+
+
+class DataConfig(Section):
+    """The labelled archive to train on, and how it is split."""
+
+    archive: str | None = None
+    """File with the labelled images, `.npz` or HDF5."""
+    images: str = "X"
+    """Dataset of grey images, (N, H, W)."""
+    masks: str = "y"
+    """Dataset of masks (0/1) or instance labels (0 = background), (N, H, W)."""
+    validation_share: float | None = Field(default=None, gt=0, lt=1)
+    """Share of images kept for validation; unset: scikit-learn's default, a quarter."""
+    split_seed: int = Field(default=123, ge=0)
+    """`random_state` of scikit-learn's `train_test_split`."""
+    test_archive: str | None = None
+    """`ARCHIVE[:KEY]` to count when training is done, for the notebook's table;
+    a relative path starts at the folder of `archive`."""
+
+
+class PreprocessConfig(Section):
+    """How pixel values become the network's input; stored in the model bundle."""
+
+    normalisation: Literal["none", "percentile"] = "percentile"
+    """`none`: values as they are (the notebook's). `percentile`: the whole image's
+    low and high percentile become 0 and 1."""
+    low_percentile: float = Field(default=1.0, ge=0, le=100)
+    """Percentile that becomes 0."""
+    high_percentile: float = Field(default=99.8, ge=0, le=100)
+    """Percentile that becomes 1."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "PreprocessConfig":
+        if self.low_percentile >= self.high_percentile:
+            raise ValueError(
+                f"low_percentile {self.low_percentile} must be below "
+                f"high_percentile {self.high_percentile}"
+            )
+        return self
+
+
+class ModelConfig(Section):
+    """The U-Net."""
+
+    base_filters: int = Field(default=16, ge=1)
+    """Filters of the first level; each level down doubles them (64: the notebook)."""
+    dropout: float = Field(default=0.5, ge=0, lt=1)
+    """Share of features dropped before the output layer, in training only."""
+
+
+class TrainingConfig(Section):
+    """How the network is trained."""
+
+    epochs: int = Field(default=50, ge=1)
+    """Passes over the training images."""
+    batch_size: int = Field(default=16, ge=1)
+    """Images a step, over all replicas together."""
+    optimizer: Literal["rmsprop", "adam"] = "adam"
+    """Keras optimiser."""
+    learning_rate: float = Field(default=1e-3, gt=0)
+    """Learning rate of the optimiser."""
+    shuffle: bool = True
+    """A new order of the training images each epoch, the same for a seed."""
+    seed: int = Field(default=0, ge=0)
+    """Seeds initial weights, dropout and order."""
+    keep: Literal["last", "best"] = "best"
+    """Which weights become the model: the last epoch's (the notebook's), or those of
+    the lowest validation loss."""
+    replicas: int | None = Field(default=None, ge=1)
+    """GPUs to use; on a machine without one, logical CPU devices. Unset: every
+    visible GPU, or one CPU."""
+    precision: Precision = "auto"
+    """Computation type; `auto` follows the device."""
+
+
+class InstancesConfig(Section):
+    """From the probability map to nuclei; `count` takes it from the model bundle."""
+
+    method: Literal["components"] = "components"
+    """`components`: 8-connected components of the mask, the notebook's."""
+    threshold: float = Field(default=0.5, gt=0, lt=1)
+    """Pixels with a higher foreground probability are nucleus (0.5: rounding)."""
+    min_area_px: int = Field(default=0, ge=0)
+    """Smaller components are not counted."""
+
+
+class InferenceConfig(Section):
+    """How the network is run; chosen once per run and then binding."""
+
+    device: Literal["auto", "cpu", "gpu"] = "auto"
+    """`gpu` refuses to run where TensorFlow sees none."""
+    precision: Precision = "auto"
+    """Computation type; `auto` follows the device."""
+    batch_size: int | None = Field(default=None, ge=2)
+    """Images or tiles a network call, fixed for the run; unset: by tile size and
+    device."""
+    tile_px: int = Field(default=512, ge=64, multiple_of=SIDE_MULTIPLE)
+    """Images with a longer side are cut into tiles of this side."""
+    context_px: int = Field(default=64, ge=0, multiple_of=SIDE_MULTIPLE)
+    """Border of a tile that only gives context; its output is not used."""
+
+    @model_validator(mode="after")
+    def _core_remains(self) -> "InferenceConfig":
+        if 2 * self.context_px >= self.tile_px:
+            raise ValueError(
+                f"context_px {self.context_px} on both sides leaves nothing of "
+                f"tile_px {self.tile_px}; make the tile larger than twice the context"
+            )
+        return self
+
+
+class ShardsConfig(Section):
+    """How archives are cut into units of work; the table does not depend on it."""
+
+    images: int | None = Field(default=None, ge=1)
+    """Images a shard; unset: from `pixels` and the image size."""
+    pixels: int = Field(default=2**23, ge=1)
+    """Pixels a shard, about (512 images of 128x128)."""
+
+
+class TableConfig(Section):
+    """The table a run ends with."""
+
+    format: Literal["csv", "parquet", "notebook"] = "csv"
+    """`notebook`: two columns, file name and encoding of the original notebook."""
+    pictures: int = Field(default=0, ge=0)
+    """How many predictions to draw over their images."""
+
+
+class Config(Section):
+    """Everything that can be set, in sections."""
+
+    data: DataConfig = DataConfig()
+    preprocess: PreprocessConfig = PreprocessConfig()
+    model: ModelConfig = ModelConfig()
+    training: TrainingConfig = TrainingConfig()
+    instances: InstancesConfig = InstancesConfig()
+    inference: InferenceConfig = InferenceConfig()
+    shards: ShardsConfig = ShardsConfig()
+    table: TableConfig = TableConfig()
+
+    def to_yaml(self) -> str:
+        """All sections with every value, as YAML."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+
+    def explicit(self, section: str) -> dict[str, Any]:
+        """Values of a section that the user wrote, without defaults."""
+        value: Section = getattr(self, section)
+        return value.model_dump(mode="json", include=value.model_fields_set)

@@ -1,0 +1,138 @@
+"""What TensorFlow may use on this machine: devices, threads and precision."""
+
+import contextlib
+import importlib
+import logging
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal
+
+from nucleiseg.config import Precision
+from nucleiseg.errors import NucleisegError
+
+logger = logging.getLogger(__name__)
+
+_CHATTER = ("I0000", "WARNING: All log messages before absl")
+
+
+def import_tensorflow() -> ModuleType:
+    """Import TensorFlow, without its start-up chatter.
+
+    Raises
+    ------
+    NucleisegError
+        TensorFlow is not installed; the message has the commands.
+    """
+    # What matters comes as an exception; set it to 0 to see everything.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    # A shared GPU must not be grabbed whole.
+    os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
+    if "tensorflow" in sys.modules:
+        return sys.modules["tensorflow"]
+    try:
+        with _without_chatter():
+            return importlib.import_module("tensorflow")
+    except ModuleNotFoundError as error:
+        if error.name != "tensorflow":
+            raise
+        raise NucleisegError(
+            "TensorFlow is not installed; run pip install 'nucleiseg[cpu]' or, on a "
+            "machine with NVIDIA GPUs, pip install 'nucleiseg[gpu]'"
+        ) from error
+
+
+@contextlib.contextmanager
+def _without_chatter() -> Iterator[None]:
+    """Hold back the information lines that TensorFlow's C++ parts print on loading.
+
+    They go straight to file descriptor 2 whatever TF_CPP_MIN_LOG_LEVEL says. Warnings
+    and errors are passed on.
+    """
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as held_back:
+        os.dup2(held_back.fileno(), 2)
+        try:
+            yield
+        finally:
+            sys.stderr.flush()
+            os.dup2(kept, 2)
+            os.close(kept)
+            held_back.seek(0)
+            for line in held_back.read().decode(errors="replace").splitlines():
+                if not line.startswith(_CHATTER):
+                    sys.stderr.write(line + "\n")
+
+
+def available_cores() -> int:
+    """CPU cores this process may use: SLURM and containers grant fewer than exist."""
+    return len(os.sched_getaffinity(0))
+
+
+def n_gpus() -> int:
+    """Count the GPUs that TensorFlow sees."""
+    return len(import_tensorflow().config.list_physical_devices("GPU"))
+
+
+def find_device(wanted: Literal["auto", "cpu", "gpu"]) -> Literal["cpu", "gpu"]:
+    """Decide where to compute.
+
+    Raises
+    ------
+    NucleisegError
+        A GPU was asked for and TensorFlow sees none.
+    """
+    if wanted == "cpu":
+        return "cpu"
+    if n_gpus():
+        return "gpu"
+    if wanted == "gpu":
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES", "not set")
+        raise NucleisegError(
+            "inference.device is gpu, but TensorFlow sees no GPU (CUDA_VISIBLE_DEVICES "
+            f"is {visible}); check nvidia-smi, that nucleiseg[gpu] is installed and "
+            "what TF_CPP_MIN_LOG_LEVEL=0 shows, or set inference.device=cpu"
+        )
+    return "cpu"
+
+
+def find_precision(
+    wanted: Precision, device: Literal["cpu", "gpu"]
+) -> Literal["float32", "bfloat16", "float16"]:
+    """Decide the computation type: what was asked for, or what the device is fast at.
+
+    bfloat16 on GPUs of compute capability 8 and above and on CPUs with AMX, float16
+    on GPUs of capability 7, float32 elsewhere.
+    """
+    if wanted != "auto":
+        return wanted
+    if device == "cpu":
+        return "bfloat16" if "amx_bf16" in _cpu_flags() else "float32"
+    tensorflow = import_tensorflow()
+    gpu = tensorflow.config.list_physical_devices("GPU")[0]
+    details: dict[str, Any] = tensorflow.config.experimental.get_device_details(gpu)
+    major = details.get("compute_capability", (0, 0))[0]
+    if major >= 8:
+        return "bfloat16"
+    return "float16" if major == 7 else "float32"
+
+
+def _cpu_flags() -> set[str]:
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        logger.info("no /proc/cpuinfo here: computing in float32")
+        return set()
+    for line in text.splitlines():
+        if line.startswith(("flags", "Features")):
+            return set(line.partition(":")[2].split())
+    return set()
+
+
+def dtype_policy(precision: str) -> str:
+    """Name of the Keras dtype policy for a computation type."""
+    return precision if precision == "float32" else f"mixed_{precision}"

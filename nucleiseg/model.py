@@ -1,0 +1,132 @@
+"""The U-Net: building it, and its weights in a model bundle."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nucleiseg.bundle import BundleInfo
+from nucleiseg.config import ModelConfig
+from nucleiseg.devices import dtype_policy, import_tensorflow
+from nucleiseg.errors import BundleError
+from nucleiseg.runs import Bundle, atomic_path
+
+LEVELS = 4
+"""Resolutions above the bottom; each halves the sides."""
+
+
+def build_unet(
+    settings: ModelConfig,
+    *,
+    precision: str = "float32",
+    image_shape: tuple[int | None, int | None] = (None, None),
+) -> Any:
+    """Build the U-Net of notebook step N5, with any number of base filters.
+
+    Parameters
+    ----------
+    settings : ModelConfig
+        Base filters f and dropout; the levels have f, 2f, 4f, 8f filters, the bottom
+        16f. f = 64 gives the notebook's 34,512,193 parameters.
+    precision : {"float32", "bfloat16", "float16"}
+        Computation type; weights and the output stay float32.
+    image_shape : (int or None, int or None)
+        Height and width, multiples of 16, or None for any.
+
+    Returns
+    -------
+    keras.Model
+        (N, H, W, 1) float32 to the foreground probability (N, H, W, 1) float32,
+        in [0, 1].
+    """
+    import_tensorflow()
+    import keras
+
+    layers = keras.layers
+    policy = dtype_policy(precision)
+
+    def convolve(features: Any, filters: int, times: int) -> Any:
+        for _ in range(times):
+            features = layers.Conv2D(
+                filters, 3, padding="same", activation="relu", dtype=policy
+            )(features)
+        return features
+
+    filters = [settings.base_filters * 2**level for level in range(LEVELS + 1)]
+    image = features = keras.Input((*image_shape, 1), dtype="float32")
+    skips = []
+    for level in range(LEVELS):
+        features = convolve(features, filters[level], times=2)
+        skips.append(features)
+        features = layers.MaxPooling2D(2, dtype=policy)(features)
+    features = convolve(features, filters[LEVELS], times=2)
+    for level in reversed(range(LEVELS)):
+        features = layers.UpSampling2D(2, dtype=policy)(features)
+        features = convolve(features, filters[level], times=1)
+        features = layers.Concatenate(dtype=policy)([features, skips[level]])
+        features = convolve(features, filters[level], times=2)
+    features = layers.Dropout(settings.dropout, dtype=policy)(features)
+    # In float32 whatever the precision: near 0.5 a bfloat16 probability has steps
+    # of 0.002, which would move outlines.
+    probability = layers.Conv2D(1, 1, activation="sigmoid", dtype="float32")(features)
+    return keras.Model(image, probability, name="unet")
+
+
+def save_weights(
+    bundle: Bundle, settings: ModelConfig, weights: list[NDArray[Any]]
+) -> None:
+    """Save a network as `model.keras`, in float32 whatever it was trained in."""
+    network = build_unet(settings)
+    network.set_weights(weights)
+    with atomic_path(bundle.weights) as temporary:
+        network.save(temporary)
+
+
+def load_network(info: BundleInfo, *, precision: str = "float32") -> Any:
+    """Load a bundle's network for prediction in a computation type.
+
+    Raises
+    ------
+    BundleError
+        The weights do not belong to the network that the bundle describes.
+    """
+    import_tensorflow()
+    import keras
+
+    try:
+        saved = keras.models.load_model(info.paths.weights, compile=False)
+        network = build_unet(info.model, precision=precision)
+        network.set_weights(saved.get_weights())
+    except (ValueError, OSError, TypeError, KeyError) as error:
+        raise BundleError(
+            f"{info.paths.weights} does not hold the network that {info.paths.info} "
+            f"describes ({' '.join(str(error).split())[:200]}); train anew"
+        ) from error
+    return network
+
+
+def describe(network: Any) -> str:
+    """Keras's table of layers, with the parameter count."""
+    lines: list[str] = []
+    network.summary(print_fn=lines.append, line_length=98)
+    return "\n".join(lines)
+
+
+def predict(
+    network: Any, images: NDArray[np.float32], *, batch_size: int
+) -> NDArray[np.float32]:
+    """Predict images that fit into memory, as the notebook does (N8).
+
+    Parameters
+    ----------
+    network : keras.Model
+    images : (N, H, W) float32 ndarray
+        Normalised; H and W multiples of 16.
+    batch_size : int
+
+    Returns
+    -------
+    (N, H, W) float32 ndarray, in [0, 1]
+    """
+    output = network.predict(images[..., np.newaxis], batch_size=batch_size, verbose=0)
+    return np.asarray(output[..., 0], dtype=np.float32)

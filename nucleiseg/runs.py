@@ -1,0 +1,229 @@
+"""Every path of a run, a training and a model bundle, and how files get there.
+
+A file that exists under its final name is complete: it is written beside that name,
+synced, and renamed. Nothing in the project opens a result for writing directly.
+"""
+
+import contextlib
+import json
+import os
+import socket
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nucleiseg.errors import RunError
+
+NOTEBOOK_TABLE = "U-Net Project Results.csv"
+"""The notebook's file name (notebook step N10)."""
+
+
+@dataclass(frozen=True)
+class CountRun:
+    """Paths of a count run's directory."""
+
+    root: Path
+
+    @property
+    def config(self) -> Path:
+        """The resolved configuration."""
+        return self.root / "config.yaml"
+
+    @property
+    def compute(self) -> Path:
+        """Precision, batch shape and tiles, chosen once and binding."""
+        return self.root / "compute.json"
+
+    @property
+    def manifest(self) -> Path:
+        """Versions, hosts and timings: what happened, never what to do."""
+        return self.root / "manifest.json"
+
+    @property
+    def plan(self) -> Path:
+        """Every shard, written before any work."""
+        return self.root / "plan.parquet"
+
+    @property
+    def parts(self) -> Path:
+        """Folder of the partial tables."""
+        return self.root / "parts"
+
+    def part(self, shard: int) -> Path:
+        """Partial table of one shard."""
+        return self.parts / f"{shard:06d}.parquet"
+
+    @property
+    def logs(self) -> Path:
+        """Folder of the logs."""
+        return self.root / "logs"
+
+    @property
+    def pictures(self) -> Path:
+        """Folder of the pictures."""
+        return self.root / "pictures"
+
+    def table(self, table_format: str) -> Path:
+        """Path of the merged table in a format."""
+        names = {
+            "csv": "counts.csv",
+            "parquet": "counts.parquet",
+            "notebook": NOTEBOOK_TABLE,
+        }
+        return self.root / names[table_format]
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """Paths of a model bundle."""
+
+    root: Path
+
+    @property
+    def weights(self) -> Path:
+        """Keras model, network and weights."""
+        return self.root / "model.keras"
+
+    @property
+    def info(self) -> Path:
+        """Configuration, normalisation, thresholds, training and scores."""
+        return self.root / "bundle.json"
+
+
+@dataclass(frozen=True)
+class TrainRun:
+    """Paths of a training's directory."""
+
+    root: Path
+
+    @property
+    def config(self) -> Path:
+        """The resolved configuration."""
+        return self.root / "config.yaml"
+
+    @property
+    def manifest(self) -> Path:
+        """Versions, hosts and timings."""
+        return self.root / "manifest.json"
+
+    @property
+    def history(self) -> Path:
+        """Losses and metrics, one row an epoch."""
+        return self.root / "history.csv"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of the training states."""
+        return self.root / "checkpoints"
+
+    def checkpoint(self, epoch: int) -> Path:
+        """Training state after a number of epochs."""
+        return self.checkpoints / f"epoch-{epoch:05d}.npz"
+
+    @property
+    def bundle(self) -> Bundle:
+        """The resulting model."""
+        return Bundle(self.root / "model")
+
+    @property
+    def test(self) -> CountRun:
+        """Count run of the test archive, where one is configured."""
+        return CountRun(self.root / "test")
+
+
+def create_private(folder: Path) -> Path:
+    """Make a folder only its owner can enter (0700), with its parents."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+    except FileExistsError as error:
+        raise RunError(
+            f"{folder} is a file, not a directory; choose another"
+        ) from error
+    return folder
+
+
+def _temporary(path: Path) -> Path:
+    # Hidden, so that no listing takes it for a result; unique, so that two
+    # processes that do the same work never write into one file. The suffix stays:
+    # Keras and NumPy choose the format by it.
+    unique = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+    return path.with_name(f".{unique}.tmp.{path.name}")
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Give a path to write to; on leaving without an error it becomes `path`.
+
+    File and folder are synced around the rename, so that after a power cut, too,
+    the old content or the new one is there, whole.
+    """
+    temporary = _temporary(path)
+    try:
+        yield temporary
+        _sync(temporary)
+        os.replace(temporary, path)
+        _sync(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file (UTF-8) atomically."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a value as JSON atomically."""
+    write_text(path, json.dumps(value, indent=2, sort_keys=True) + "\n")
+
+
+def publish_json(path: Path, value: Any) -> Any:
+    """Write JSON unless the file is there, and return what the file holds.
+
+    Of several processes that publish at once exactly one wins, on NFS too: a hard
+    link either creates the name or fails.
+    """
+    temporary = _temporary(path)
+    try:
+        temporary.write_text(
+            json.dumps(value, indent=2, sort_keys=True) + "\n", encoding="utf-8"
+        )
+        _sync(temporary)
+        with contextlib.suppress(FileExistsError):
+            os.link(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return read_json(path)
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file of a run; damage is named."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path} cannot be read: {error}") from error
+
+
+def remove_temporaries(folder: Path) -> None:
+    """Delete what writers that were killed left unfinished in a folder.
+
+    Only files of this host are touched whose process is gone: another machine's
+    writer may be alive.
+    """
+    own = f".{socket.gethostname()}-"
+    for path in folder.glob(f"{own}*.tmp.*"):
+        pid = path.name.removeprefix(own).partition("-")[0]
+        if not Path("/proc", pid).exists():
+            path.unlink(missing_ok=True)

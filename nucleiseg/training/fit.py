@@ -1,0 +1,348 @@
+"""A training from its configuration to its model bundle, resumable in between."""
+
+import logging
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nucleiseg.archives import fingerprint
+from nucleiseg.bundle import write_info
+from nucleiseg.config import Config, load_config
+from nucleiseg.dataset import (
+    BatchOrder,
+    LabelledImages,
+    LabelledShapes,
+    inspect_labelled,
+    make_batches,
+    read_labelled,
+    split_indices,
+    training_order,
+    usable_images,
+)
+from nucleiseg.devices import find_precision, import_tensorflow
+from nucleiseg.errors import ConfigError, RunError
+from nucleiseg.model import build_unet, describe, save_weights
+from nucleiseg.progress import Progress
+from nucleiseg.provenance import describe_environment, timestamp
+from nucleiseg.report import save_history
+from nucleiseg.runs import (
+    TrainRun,
+    create_private,
+    read_json,
+    write_json,
+    write_text,
+)
+from nucleiseg.training.callbacks import make_callbacks
+from nucleiseg.training.replicas import Replicas, find_replicas
+from nucleiseg.training.scores import score_counts
+from nucleiseg.training.state import (
+    Checkpoint,
+    History,
+    drop_other_best,
+    load_best,
+    load_newest,
+    save_best,
+    save_checkpoint,
+)
+
+logger = logging.getLogger(__name__)
+
+_BINDING_SECTIONS = ("data", "preprocess", "model", "training")
+
+# Changing these does not disturb what was trained so far.
+_FREE = {("data", "test_archive"), ("training", "epochs"), ("training", "keep")}
+
+
+@dataclass(frozen=True)
+class Preview:
+    """What a training would do."""
+
+    layers: str
+    n_parameters: int
+    n_training: int
+    n_validation: int
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a training came to."""
+
+    run: TrainRun
+    history: History
+    scores: dict[str, Any]
+    already_finished: bool
+
+
+def preview(config: Config) -> Preview:
+    """Build the network and split the data, and train nothing."""
+    shapes = inspect_labelled(config.data)
+    training, validation = split_indices(shapes.n_images, config.data)
+    network = build_unet(config.model, image_shape=shapes.image_shape)
+    return Preview(
+        describe(network), network.count_params(), training.size, validation.size
+    )
+
+
+def train(config: Config, folder: Path) -> TrainResult:
+    """Train a U-Net, or go on where an earlier call was interrupted.
+
+    Parameters
+    ----------
+    config : Config
+        Sections data, preprocess, model, training and instances are used.
+    folder : Path
+        The run directory; the model bundle is its subfolder `model`.
+
+    Raises
+    ------
+    ConfigError, ArchiveError, RunError
+        Before any work, when something does not fit.
+    """
+    shapes = inspect_labelled(config.data)
+    run = TrainRun(folder)
+    _claim(run, config, shapes)
+    checkpoint = load_newest(run)
+    history = checkpoint.history if checkpoint else History()
+    if finished := _read_finished(run, config, history):
+        return finished
+    start_s = time.monotonic()
+    labelled = read_labelled(shapes, config.preprocess)
+    parts = split_indices(shapes.n_images, config.data)
+    _run_epochs(run, config, labelled, parts, checkpoint, history)
+    weights = _final_weights(run, config, history)
+    scores = _finish(run, config, weights, history, labelled, parts)
+    logger.info(
+        "model bundle %s after %.0f s", run.bundle.root, time.monotonic() - start_s
+    )
+    return TrainResult(run, history, scores, already_finished=False)
+
+
+def _claim(run: TrainRun, config: Config, shapes: LabelledShapes) -> None:
+    """Make the run directory, or check that it belongs to this training."""
+    create_private(run.root)
+    run.checkpoints.mkdir(exist_ok=True)
+    data_fingerprint = fingerprint(shapes.path)
+    if run.config.exists() and run.manifest.exists():
+        _refuse_changes(run, load_config(run.config), config)
+        if read_json(run.manifest)["data_fingerprint"] != data_fingerprint:
+            raise RunError(
+                f"{shapes.path} has changed since training {run.root} began; use "
+                "another --run for the new data"
+            )
+        logger.info("going on with %s", run.root)
+    else:
+        write_json(
+            run.manifest,
+            {
+                "environment": describe_environment(),
+                "data_fingerprint": data_fingerprint,
+                "started": timestamp(),
+            },
+        )
+    write_text(run.config, config.to_yaml())
+
+
+def _refuse_changes(run: TrainRun, before: Config, now: Config) -> None:
+    differences = []
+    for section in _BINDING_SECTIONS:
+        old = getattr(before, section).model_dump(mode="json")
+        new = getattr(now, section).model_dump(mode="json")
+        differences += [
+            f"{section}.{key} was {old[key]!r} and is now {new[key]!r}"
+            for key in old
+            if old[key] != new[key] and (section, key) not in _FREE
+        ]
+    if before.training.epochs > now.training.epochs:
+        differences.append(
+            f"training.epochs was {before.training.epochs} and is now "
+            f"{now.training.epochs} (it may only grow)"
+        )
+    if differences:
+        raise RunError(
+            f"{run.root} holds a training with another configuration: "
+            f"{'; '.join(differences)}; use another --run, or the settings it began "
+            "with"
+        )
+
+
+def _read_finished(
+    run: TrainRun, config: Config, history: History
+) -> TrainResult | None:
+    if not run.bundle.info.exists() or history.epochs < config.training.epochs:
+        return None
+    info = read_json(run.bundle.info)
+    made_of = (info["training"]["epochs"], info["training"]["config"]["keep"])
+    if made_of != (history.epochs, config.training.keep):
+        return None
+    return TrainResult(run, history, info["scores"], already_finished=True)
+
+
+def _run_epochs(
+    run: TrainRun,
+    config: Config,
+    labelled: LabelledImages,
+    parts: tuple[NDArray[np.intp], NDArray[np.intp]],
+    checkpoint: Checkpoint | None,
+    history: History,
+) -> None:
+    training = config.training
+    remaining = training.epochs - history.epochs
+    if remaining <= 0:
+        return
+    replicas = find_replicas(training.replicas, batch_size=training.batch_size)
+    network, variables = _build(config, replicas, labelled.images.shape[1:3])
+    if checkpoint is not None:
+        _restore(variables, checkpoint)
+        logger.info("after %d epochs, from %s", history.epochs, checkpoint.path)
+    order = training_order(parts[0].size, training, replicas.count)
+    check = BatchOrder(
+        usable_images(parts[1].size, replicas.count),
+        training.batch_size,
+        shuffle=False,
+        seed=0,
+    )
+    if not order.n_images or not check.n_images:
+        raise ConfigError(
+            f"{parts[0].size} training and {parts[1].size} validation images are too "
+            f"few for {replicas.count} replicas"
+        )
+    logger.info(
+        "training on %d images, validating on %d, %d x %s",
+        order.n_images,
+        check.n_images,
+        replicas.count,
+        replicas.device,
+    )
+
+    def save() -> None:
+        if history.best_epoch == history.epochs:
+            save_best(run, network.get_weights(), history)
+        save_checkpoint(run, history, [_to_numpy(value) for value in variables])
+        # The state before this one may be needed, too, with its own best weights.
+        drop_other_best(run, [history, History(history.rows[:-1])])
+
+    with Progress(
+        training.epochs * order.n_images,
+        label="training",
+        unit="images",
+        done=history.epochs * order.n_images,
+    ) as progress:
+        network.fit(
+            make_batches(
+                labelled,
+                parts[0],
+                order,
+                first_batch=history.epochs * order.n_batches,
+                n_batches=remaining * order.n_batches,
+            ),
+            initial_epoch=history.epochs,
+            epochs=training.epochs,
+            steps_per_epoch=order.n_batches,
+            validation_data=make_batches(
+                labelled, parts[1], check, first_batch=0, n_batches=check.n_batches
+            ),
+            verbose=0,
+            callbacks=make_callbacks(
+                history,
+                n_epochs=training.epochs,
+                images_per_batch=lambda batch: order.indices(batch).size,
+                progress=progress,
+                save=save,
+            ),
+        )
+
+
+def _build(
+    config: Config, replicas: Replicas, image_shape: tuple[int, int]
+) -> tuple[Any, list[Any]]:
+    """Build and compile the network; with it all variables of a training state."""
+    import_tensorflow()
+    import keras
+
+    training = config.training
+    precision = find_precision(training.precision, replicas.device)
+    logger.info("computing in %s", precision)
+    keras.utils.set_random_seed(training.seed)
+    optimizers = {"rmsprop": keras.optimizers.RMSprop, "adam": keras.optimizers.Adam}
+    with replicas.scope():
+        network = build_unet(config.model, precision=precision, image_shape=image_shape)
+        # Taken before compiling, which adds the metrics' variables to the list.
+        variables = list(network.variables)
+        optimizer = optimizers[training.optimizer](training.learning_rate)
+        if precision == "float16":
+            optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+        # Loading variables into an optimiser that is not built is skipped silently.
+        optimizer.build(network.trainable_variables)
+        network.compile(
+            optimizer=optimizer,
+            loss="binary_crossentropy",
+            metrics=["accuracy"],
+            jit_compile=False,
+        )
+    return network, variables + list(optimizer.variables)
+
+
+def _to_numpy(variable: Any) -> NDArray[Any]:
+    return np.asarray(variable.numpy())
+
+
+def _restore(variables: list[Any], checkpoint: Checkpoint) -> None:
+    shapes = [tuple(variable.shape) for variable in variables]
+    found = [value.shape for value in checkpoint.variables]
+    if shapes != found:
+        raise RunError(
+            f"checkpoint {checkpoint.path} does not fit the network: it holds "
+            f"{len(found)} variables, expected {len(shapes)}; use another --run"
+        )
+    for variable, value in zip(variables, checkpoint.variables, strict=True):
+        variable.assign(value)
+
+
+def _final_weights(
+    run: TrainRun, config: Config, history: History
+) -> list[NDArray[Any]]:
+    if config.training.keep == "best":
+        return load_best(run, history)
+    checkpoint = load_newest(run)
+    if checkpoint is None:
+        raise RunError(f"{run.checkpoints} is empty; train again")
+    # The network's variables come first: its weights, then dropout's random state.
+    n_weights = len(build_unet(config.model).weights)
+    return checkpoint.variables[:n_weights]
+
+
+def _finish(
+    run: TrainRun,
+    config: Config,
+    weights: list[NDArray[Any]],
+    history: History,
+    labelled: LabelledImages,
+    parts: tuple[NDArray[np.intp], NDArray[np.intp]],
+) -> dict[str, Any]:
+    """Write bundle and plots; score the bundle's network on the validation images."""
+    run.bundle.root.mkdir(exist_ok=True)
+    save_weights(run.bundle, config.model, weights)
+    scores = {
+        "validation": score_counts(config, weights, labelled, parts[1]),
+        "history": history.rows[-1],
+        "best_epoch": history.best_epoch,
+    }
+    write_info(
+        run.bundle,
+        config,
+        training={
+            "config": config.training.model_dump(mode="json"),
+            "data": config.data.model_dump(mode="json"),
+            "n_training": int(parts[0].size),
+            "n_validation": int(parts[1].size),
+            "epochs": history.epochs,
+            "environment": describe_environment(),
+        },
+        scores=scores,
+    )
+    save_history(run.root, history.columns())
+    return scores

@@ -1,0 +1,79 @@
+"""Replicas: every visible GPU, or logical CPU devices for a machine without one."""
+
+import contextlib
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from nucleiseg.devices import import_tensorflow, n_gpus
+from nucleiseg.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Replicas:
+    """The devices that share each batch."""
+
+    device: Literal["cpu", "gpu"]
+    count: int
+    strategy: Any
+    """A MirroredStrategy, or None for a single device."""
+
+    def scope(self) -> contextlib.AbstractContextManager[Any]:
+        """Context in which network and optimiser must be made."""
+        if self.strategy is None:
+            return contextlib.nullcontext()
+        scope: contextlib.AbstractContextManager[Any] = self.strategy.scope()
+        return scope
+
+
+def find_replicas(wanted: int | None, *, batch_size: int) -> Replicas:
+    """Decide on which devices to train; call before TensorFlow is used.
+
+    Parameters
+    ----------
+    wanted : int or None
+        Number of replicas; None for every GPU, or one CPU.
+    batch_size : int
+        Global batch size, shared evenly.
+
+    Raises
+    ------
+    ConfigError
+        Fewer GPUs than asked for, or a batch that cannot be shared evenly.
+    """
+    gpus = n_gpus()
+    device: Literal["cpu", "gpu"] = "gpu" if gpus else "cpu"
+    count = wanted or gpus or 1
+    if gpus and count > gpus:
+        raise ConfigError(
+            f"training.replicas is {count}, but TensorFlow sees {gpus} GPUs; lower it, "
+            "or ask the cluster for more"
+        )
+    if batch_size % count:
+        raise ConfigError(
+            f"training.batch_size {batch_size} cannot be shared evenly by {count} "
+            f"replicas; use a multiple of {count}"
+        )
+    if count == 1:
+        return Replicas(device, 1, None)
+    tensorflow = import_tensorflow()
+    if device == "cpu":
+        _make_logical_cpus(count)
+    names = [f"{device.upper()}:{index}" for index in range(count)]
+    return Replicas(device, count, tensorflow.distribute.MirroredStrategy(names))
+
+
+def _make_logical_cpus(count: int) -> None:
+    tensorflow = import_tensorflow()
+    cpu = tensorflow.config.list_physical_devices("CPU")[0]
+    configured = tensorflow.config.get_logical_device_configuration(cpu)
+    if configured is not None and len(configured) >= count:
+        return
+    try:
+        tensorflow.config.set_logical_device_configuration(
+            cpu, [tensorflow.config.LogicalDeviceConfiguration()] * count
+        )
+    except RuntimeError as error:
+        raise ConfigError(
+            f"training.replicas is {count}, but TensorFlow was started with fewer CPU "
+            "devices in this process; train in a process of its own"
+        ) from error

@@ -1,0 +1,63 @@
+"""How well a freshly trained network counts its validation images."""
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nucleiseg.config import Config
+from nucleiseg.dataset import LabelledImages
+from nucleiseg.instances import label_nuclei
+from nucleiseg.metrics import count_instances, count_scores
+from nucleiseg.model import build_unet, predict
+
+_BATCH_SIZE = 4
+
+
+def score_counts(
+    config: Config,
+    weights: list[NDArray[Any]],
+    labelled: LabelledImages,
+    selection: NDArray[np.intp],
+) -> dict[str, Any]:
+    """Count the validation images in float32 and compare with their labels.
+
+    Returns
+    -------
+    dict
+        Figures of :class:`nucleiseg.metrics.CountScores`. Labels of 0 and 1 are masks:
+        their nuclei are the connected components, which takes touching ones as one.
+    """
+    network = build_unet(config.model)
+    network.set_weights(weights)
+    probabilities = predict(network, labelled.images[selection], batch_size=_BATCH_SIZE)
+    predicted = [
+        int(label_nuclei(probability, config.instances).max(initial=0))
+        for probability in probabilities
+    ]
+    truth = _true_counts(labelled.labels[selection], config)
+    scores = count_scores(np.array(predicted), truth)
+    return {
+        "n_images": scores.n_images,
+        "true_total": scores.true_total,
+        "predicted_total": scores.predicted_total,
+        # Undefined figures, of images without any nucleus, are null in JSON.
+        **{
+            name: value if math.isfinite(value) else None
+            for name in ("mae", "mape", "count_error", "bias", "exact")
+            for value in [round(getattr(scores, name).value, 4)]
+        },
+    }
+
+
+def _true_counts(labels: NDArray[Any], config: Config) -> NDArray[np.integer[Any]]:
+    if labels.max() > 1:
+        return count_instances(labels.astype(np.int64), config.instances.min_area_px)
+    # A mask of 0 and 1 is a certain probability map: label it by the same rules.
+    return np.array(
+        [
+            label_nuclei(mask.astype(np.float32), config.instances).max(initial=0)
+            for mask in labels
+        ]
+    )
