@@ -1,0 +1,29 @@
+"""Archives of images, npz and HDF5, behind one reader.
+
+An archive is a file of datasets; a dataset is one image (H, W) or a stack
+(N, H, W). Nothing here holds a dataset: listing reads headers, and a `Reader`
+hands out ranges of images, with memory in proportion to the range. Every low-level
+failure becomes an `ArchiveError` of one line.
+"""
+
+from nucleiseg.archives.access import (
+    find_images,
+    find_labels,
+    list_datasets,
+    open_reader,
+)
+from nucleiseg.archives.datasets import DatasetInfo
+from nucleiseg.archives.identity import fingerprint
+from nucleiseg.archives.reader import Reader
+from nucleiseg.archives.selection import split_name
+
+__all__ = [
+    "DatasetInfo",
+    "Reader",
+    "find_images",
+    "find_labels",
+    "fingerprint",
+    "list_datasets",
+    "open_reader",
+    "split_name",
+]

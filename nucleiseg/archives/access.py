@@ -1,0 +1,116 @@
+"""The archive's datasets and their readers, whatever kind of file it is."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from nucleiseg.archives import hdf5, npz
+from nucleiseg.archives.failures import make_error
+from nucleiseg.archives.files import Kind, recognise
+from nucleiseg.archives.selection import choose_datasets, explain_no_match
+
+if TYPE_CHECKING:
+    from nucleiseg.archives.datasets import DatasetInfo
+    from nucleiseg.archives.reader import Reader
+
+
+def list_datasets(path: str | os.PathLike[str]) -> list[DatasetInfo]:
+    """List every dataset of an archive from its headers.
+
+    Parameters
+    ----------
+    path : path
+        An npz or HDF5 file, known by its first bytes.
+
+    Returns
+    -------
+    list of DatasetInfo
+        In file order (npz) or name order (HDF5); unusable ones say why. Links of
+        HDF5 are not followed, so that nothing is listed twice.
+
+    Raises
+    ------
+    ArchiveError
+        Where the file as a whole cannot be read.
+    """
+    name = os.fspath(path)
+    if recognise(path) is Kind.NPZ:
+        return npz.list_members(name)
+    return hdf5.list_datasets(name)
+
+
+def find_images(path: str | os.PathLike[str], key: str | None) -> list[DatasetInfo]:
+    """Find the image datasets that a key, a glob or their being alone chooses.
+
+    Parameters
+    ----------
+    path : path
+        The archive.
+    key : str or None
+        Key or glob (`/wells/*/images`), a leading slash being optional; None takes
+        the only dataset of greyscale images with sides of 8 px or more.
+
+    Returns
+    -------
+    list of DatasetInfo
+        At least one, each with `problem` None, in the order of `list_datasets`. Of
+        several that a glob matches, the unusable ones are left out.
+
+    Raises
+    ------
+    ArchiveError
+        Where nothing fits, the named dataset is unfit, or several would fit.
+    """
+    return choose_datasets(
+        os.fspath(path),
+        list_datasets(path),
+        key=key,
+        find_problem=lambda info: info.problem,
+        purpose="image",
+    )
+
+
+def find_labels(path: str | os.PathLike[str], key: str | None) -> list[DatasetInfo]:
+    """Find datasets of label images or masks: as `find_images`, for the truth.
+
+    Any bool, integer or float dtype will do, so `problem` of a result may be set.
+    """
+    return choose_datasets(
+        os.fspath(path),
+        list_datasets(path),
+        key=key,
+        find_problem=lambda info: info.label_problem,
+        purpose="label",
+    )
+
+
+def open_reader(path: str | os.PathLike[str], key: str) -> Reader:
+    """Open one dataset of images or labels for reading.
+
+    Parameters
+    ----------
+    path : path
+        The archive.
+    key : str
+        The dataset's key, no glob; a leading slash is optional.
+
+    Returns
+    -------
+    Reader
+        To be closed, or used as a context manager.
+
+    Raises
+    ------
+    ArchiveError
+        Where there is no such dataset or its values cannot be read as 2-D images.
+    """
+    name = os.fspath(path)
+    open_dataset = npz.open_member if recognise(path) is Kind.NPZ else hdf5.open_dataset
+    reader = open_dataset(name, key)
+    if reader is None:
+        raise make_error(name, explain_no_match(list_datasets(path), key))
+    if reader.info.label_problem:
+        reader.close()
+        raise make_error(f"{name}:{reader.info.key}", reader.info.label_problem)
+    return reader

@@ -1,0 +1,242 @@
+"""HDF5 archives: datasets of any layout and filter, read by slices."""
+
+from __future__ import annotations
+
+import math
+import os
+from typing import Any
+
+import h5py
+import numpy as np
+
+from nucleiseg.archives.datasets import (
+    DatasetInfo,
+    describe_dataset,
+    describe_unreadable,
+)
+from nucleiseg.archives.failures import (
+    DAMAGED_REMEDY,
+    INCOMPLETE_REMEDY,
+    give_reason,
+    make_error,
+)
+from nucleiseg.archives.reader import Reader
+
+# Chunks that span many images would be inflated again for each batch of a few.
+# The layer of chunks that a batch touches is kept, up to this size: h5py's own
+# choice of chunks for 100,000 images of 256x256 uint8 makes layers of 100 MB.
+_MAX_CHUNK_CACHE_BYTES = 256 << 20
+
+_FILTER_NAMES = {
+    1: "gzip",
+    2: "shuffle",
+    3: "fletcher32",
+    4: "szip",
+    5: "nbit",
+    6: "scaleoffset",
+    305: "lzo",
+    307: "bzip2",
+    32000: "lzf",
+    32001: "blosc",
+    32004: "lz4",
+    32008: "bitshuffle",
+    32013: "zfp",
+    32015: "zstd",
+    32017: "sz",
+    32018: "fcidecomp",
+    32024: "sz3",
+    32026: "blosc2",
+    32028: "sperr",
+}
+
+_FAILURES: tuple[type[Exception], ...] = (
+    OSError,
+    KeyError,
+    RuntimeError,
+    ValueError,
+    TypeError,
+    OverflowError,
+)
+
+
+def list_datasets(name: str) -> list[DatasetInfo]:
+    """List the datasets of an HDF5 file in name order, without following links."""
+    with _open_file(name) as file:
+        names: list[str | bytes] = []
+        try:
+            file.visit(names.append)
+        except _FAILURES as error:
+            raise make_error(
+                name,
+                f"its groups cannot be read ({give_reason(error)}); {DAMAGED_REMEDY}",
+            ) from error
+        keys = sorted("/" + _to_text(found) for found in names)
+        described = [_describe(file, key) for key in keys]
+        return [info for info in described if info is not None]
+
+
+def open_dataset(name: str, key: str) -> Reader | None:
+    """Open a reader of one dataset, or None where there is none of this key."""
+    file = _open_file(name)
+    key = "/" + key.strip("/")
+    try:
+        info = _describe(file, key)
+        if info is None:
+            file.close()
+            return None
+        if info.unreadable:
+            raise make_error(f"{name}:{key}", info.unreadable)
+        return _Hdf5Reader(name, info, file)
+    except _FAILURES as error:
+        file.close()
+        raise make_error(
+            f"{name}:{key}",
+            f"cannot be opened ({give_reason(error)}); {DAMAGED_REMEDY}",
+        ) from error
+    except BaseException:
+        file.close()
+        raise
+
+
+def _open_file(name: str) -> h5py.File:
+    # Registers the filters of blosc, zstd and others; 0.1 s that npz need not pay.
+    import hdf5plugin  # noqa: F401
+
+    # Locks fail on many network file systems, and reading needs none; but what a
+    # site has set holds.
+    is_set_by_site = "HDF5_USE_FILE_LOCKING" in os.environ
+    try:
+        return h5py.File(name, "r", locking=None if is_set_by_site else False)
+    except _FAILURES as error:
+        reason = give_reason(error)
+        if "truncated" in reason:
+            raise make_error(
+                name, f"its end is missing ({reason}); {INCOMPLETE_REMEDY}"
+            ) from error
+        if "unable to lock" in str(error):
+            raise make_error(
+                name,
+                f"is locked ({reason}); wait for its writer, or set "
+                "HDF5_USE_FILE_LOCKING=FALSE",
+            ) from error
+        raise make_error(
+            name,
+            f"its HDF5 structure cannot be read ({reason}); {INCOMPLETE_REMEDY}",
+        ) from error
+
+
+def _to_text(name: str | bytes) -> str:
+    """Make text of a name that h5py gives as bytes, because it is not UTF-8."""
+    return name if isinstance(name, str) else name.decode("utf-8", "surrogateescape")
+
+
+def _describe(file: h5py.File, key: str) -> DatasetInfo | None:
+    """Describe one dataset; None where there is none, or it lies in another file."""
+    try:
+        if key not in file:
+            return None
+        dataset = file[key]
+        is_inside = dataset.file.id == file.id
+        if not isinstance(dataset, h5py.Dataset) or not is_inside:
+            return None
+        storage, unreadable = _describe_storage(dataset)
+        shape = dataset.shape
+        dtype = dataset.dtype
+    except _FAILURES as error:
+        clause = f"cannot be read ({give_reason(error)}); {DAMAGED_REMEDY}"
+        if isinstance(error, UnicodeError):
+            clause = "has a name that is not UTF-8: rename it, e.g. with h5py"
+        elif isinstance(error, TypeError):
+            clause = (
+                f"has an HDF5 type unknown to NumPy ({give_reason(error)}): "
+                "write it again as uint16 or float32"
+            )
+        return describe_unreadable(key, storage="unknown", unreadable=clause)
+    if shape is None:
+        unreadable = "has no values (an empty dataspace): write an array"
+        shape = ()
+    return describe_dataset(
+        key,
+        tuple(map(int, shape)),
+        dtype,
+        storage=storage,
+        unreadable=unreadable,
+    )
+
+
+def _describe_storage(dataset: h5py.Dataset) -> tuple[str, str | None]:
+    """Say in words how a dataset is stored, and why it cannot be read, if so."""
+    created_with = dataset.id.get_create_plist()
+    filters = [created_with.get_filter(i) for i in range(created_with.get_nfilters())]
+    words = [_get_layout(dataset, created_with.get_layout())]
+    unreadable = None
+    for code, _, _, label in filters:
+        known = label.decode("utf-8", "replace").partition(";")[0] or "unnamed"
+        word = _FILTER_NAMES.get(code, known)
+        words.append(word)
+        if not h5py.h5z.filter_avail(code):
+            unreadable = (
+                f"needs the HDF5 filter {word} (number {code}), which is not "
+                "installed: install its plugin, or repack with h5repack -f GZIP=4"
+            )
+    # Of data in other files the fingerprint knows nothing, and HDF5 gives zeros
+    # where such a file is missing.
+    if dataset.is_virtual or dataset.external:
+        unreadable = (
+            "keeps its values elsewhere (a virtual or external dataset): name the "
+            "datasets that hold them, or copy it into one file"
+        )
+    return ", ".join(words), unreadable
+
+
+def _get_layout(dataset: h5py.Dataset, layout: int) -> str:
+    if dataset.chunks is not None and layout == h5py.h5d.CHUNKED:
+        return "chunked " + "x".join(map(str, dataset.chunks))
+    names = {
+        h5py.h5d.COMPACT: "compact",
+        h5py.h5d.CONTIGUOUS: "external" if dataset.external else "contiguous",
+        h5py.h5d.VIRTUAL: "virtual",
+    }
+    return names.get(layout, f"layout {layout}")
+
+
+def _open_with_cache(file: h5py.File, key: str) -> h5py.Dataset:
+    """Open a dataset with a cache for one layer of its chunks along axis 0."""
+    dataset = file[key]
+    chunks, shape = dataset.chunks, dataset.shape
+    if chunks is None or len(shape) < 3 or chunks[0] == 1:
+        return dataset
+    n_chunks = math.prod(-(-s // c) for s, c in zip(shape[1:], chunks[1:], strict=True))
+    layer_bytes = n_chunks * math.prod(chunks) * dataset.dtype.itemsize
+    access = h5py.h5p.create(h5py.h5p.DATASET_ACCESS)
+    # 0.75 is HDF5's own default for what goes first; a batch may end in mid-chunk.
+    access.set_chunk_cache(
+        10 * n_chunks + 521, min(layer_bytes, _MAX_CHUNK_CACHE_BYTES), 0.75
+    )
+    # HDF5 ignores the cache of a dataset that is open already.
+    del dataset
+    return h5py.Dataset(h5py.h5d.open(file.id, key.encode(), access))
+
+
+class _Hdf5Reader(Reader):
+    """Reads slices of a dataset, straight into the array that is handed out."""
+
+    _failures = _FAILURES
+
+    def __init__(self, name: str, info: DatasetInfo, file: h5py.File) -> None:
+        super().__init__(name, info)
+        self._file = file
+        self._dataset = _open_with_cache(file, info.key)
+
+    def _read_block(self, start: int, stop: int) -> np.ndarray[Any, Any]:
+        stored = self.info.shape
+        if not self.info.is_stack:
+            values = np.empty(stored, dtype=self.info.dtype)
+            self._dataset.read_direct(values)
+            return values
+        values = np.empty((stop - start, *stored[1:]), dtype=self.info.dtype)
+        self._dataset.read_direct(values, source_sel=np.s_[start:stop])
+        return values
+
+    def _release(self) -> None:
+        self._file.close()
