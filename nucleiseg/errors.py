@@ -23,3 +23,7 @@ class BundleError(NucleisegError):
 
 class RunError(NucleisegError):
     """A run directory does not fit what is asked of it."""
+
+
+class IncompleteError(RunError):
+    """Work was begun and kept, but not all of it could be done (exit status 1)."""

@@ -239,6 +239,7 @@ def _run_epochs(
                 first_batch=history.epochs * order.n_batches,
                 n_batches=remaining * order.n_batches,
             ),
+            shuffle=False,
             initial_epoch=history.epochs,
             epochs=training.epochs,
             steps_per_epoch=order.n_batches,

@@ -1,0 +1,277 @@
+"""Where shards are computed: dask workers on this machine.
+
+The run directory is the truth. What dask loses or runs twice changes nothing but the
+time: a worker writes a shard's partial table atomically, and returns one that is there.
+"""
+
+import contextlib
+import logging
+import os
+import tempfile
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nucleiseg.devices import available_cores
+from nucleiseg.errors import NucleisegError, RunError
+from nucleiseg.inference import ShardResult, compute_shard, draw_pictures
+from nucleiseg.shards import Entry
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+logger = logging.getLogger(__name__)
+
+_SETTINGS = {
+    # One shard in each worker's hands and none in its queue, so that a death is not
+    # blamed on shards that only waited.
+    "distributed.scheduler.worker-saturation": 1.0,
+    "distributed.scheduler.work-stealing": False,
+    "distributed.scheduler.allowed-failures": 2,
+    # Importing and tracing TensorFlow can keep a worker silent for minutes.
+    "distributed.scheduler.worker-ttl": "15 minutes",
+    # No web pages: they have neither encryption nor a login.
+    "distributed.scheduler.http.routes": [],
+    "distributed.worker.http.routes": [],
+    "distributed.worker.memory.target": False,
+    "distributed.worker.memory.spill": False,
+}
+
+
+@dataclass(frozen=True)
+class Workers:
+    """How many worker processes, and what each may use."""
+
+    count: int
+    """0: compute in this process, without dask."""
+    n_threads: int
+    """Cores each may keep busy."""
+    gpus: tuple[str, ...] = ()
+    """One GPU for each worker, as CUDA_VISIBLE_DEVICES names it; empty: CPUs."""
+
+
+def plan_workers(wanted: int | None, *, device: str) -> Workers:
+    """Share this machine's GPUs or cores between workers.
+
+    Parameters
+    ----------
+    wanted : int or None
+        Number of workers; None: one a GPU, or one on a CPU; 0: none, in this process.
+    device : {"auto", "cpu", "gpu"}
+
+    Raises
+    ------
+    RunError
+        More workers than GPUs.
+    """
+    cores = available_cores()
+    gpus = () if device == "cpu" else _visible_gpus()
+    if gpus:
+        count = len(gpus) if wanted is None else wanted
+        if count > len(gpus):
+            raise RunError(
+                f"--workers {count}, but this machine shows {len(gpus)} GPUs and each "
+                "worker takes one; lower it, or set inference.device=cpu"
+            )
+        return Workers(count, max(1, cores // max(1, count)), gpus[:count])
+    count = 1 if wanted is None else wanted
+    return Workers(count, max(1, cores // max(1, count)))
+
+
+def _visible_gpus() -> tuple[str, ...]:
+    """GPUs this process may use, found without loading TensorFlow."""
+    granted = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if granted is not None:
+        # What a scheduler pinned must stay pinned. -1 hides all.
+        return tuple(
+            name
+            for name in granted.replace(" ", "").split(",")
+            if name not in ("", "-1")
+        )
+    folder = Path("/proc/driver/nvidia/gpus")
+    count = len(list(folder.iterdir())) if folder.is_dir() else 0
+    return tuple(str(number) for number in range(count))
+
+
+class Team:
+    """Workers that are ready for one run; use :func:`open_team`."""
+
+    def __init__(self, root: Path, workers: Workers) -> None:
+        self._root = root
+        self._n_threads = workers.n_threads
+
+    def compute(
+        self, shards: Sequence[Entry], *, on_done: Callable[[ShardResult], None]
+    ) -> list[str]:
+        """Compute shards, each once as far as the run directory is concerned.
+
+        Parameters
+        ----------
+        shards : sequence of Entry
+            What is missing.
+        on_done : callable
+            Told of every finished shard.
+
+        Returns
+        -------
+        list of str
+            A line for each shard that could not be computed; the others are done.
+
+        Raises
+        ------
+        NucleisegError
+            None can be computed: the model, the run directory or the device is wrong.
+        """
+        for number in _numbers(shards):
+            on_done(compute_shard(self._root, number, self._n_threads))
+        return []
+
+    def draw(self, picks: Sequence[tuple[int, int]]) -> int:
+        """Draw pictures; see :func:`nucleiseg.inference.draw_pictures`."""
+        return draw_pictures(self._root, picks, self._n_threads)
+
+
+class _DaskTeam(Team):
+    """Workers in processes of their own."""
+
+    def __init__(
+        self, root: Path, workers: Workers, client: "Client", count: int
+    ) -> None:
+        super().__init__(root, workers)
+        self._client = client
+        self._count = count
+
+    def compute(
+        self, shards: Sequence[Entry], *, on_done: Callable[[ShardResult], None]
+    ) -> list[str]:
+        from distributed import as_completed
+
+        failures: list[str] = []
+        waiting = deque(_numbers(shards))
+        running: dict[str, int] = {}
+
+        def submit() -> list[Any]:
+            if not waiting:
+                return []
+            number = waiting.popleft()
+            # Not pure: an earlier call's result under the same key must not count.
+            future = self._client.submit(
+                compute_shard, self._root, number, self._n_threads, pure=False
+            )
+            running[future.key] = number
+            return [future]
+
+        # A bounded window: the scheduler's memory does not grow with the plan.
+        window = [future for _ in range(2 * self._count) for future in submit()]
+        done = as_completed(window)
+        for future in done:
+            number = running.pop(future.key)
+            error = future.exception()
+            if error is None:
+                on_done(future.result())
+            elif isinstance(error, NucleisegError):
+                # Its message says what to mend; every other shard would meet the same.
+                raise error
+            else:
+                logger.error("shard %d: %s", number, _in_words(error), exc_info=error)
+                failures.append(f"shard {number}: {_in_words(error)}")
+            future.release()
+            done.update(submit())
+        return failures
+
+    def draw(self, picks: Sequence[tuple[int, int]]) -> int:
+        future = self._client.submit(
+            draw_pictures, self._root, picks, self._n_threads, pure=False
+        )
+        return int(future.result())
+
+
+def _numbers(shards: Sequence[Entry]) -> list[int]:
+    return [shard.shard for shard in shards if shard.shard is not None]
+
+
+@contextlib.contextmanager
+def open_team(root: Path, workers: Workers, *, n_shards: int) -> Iterator[Team]:
+    """Start the workers of a run, and end them whatever happens.
+
+    Parameters
+    ----------
+    root : Path
+        The run directory.
+    workers : Workers
+    n_shards : int
+        Shards to compute: more workers than that would only load the network.
+    """
+    if workers.count == 0:
+        yield Team(root, workers)
+        return
+    count = max(1, min(workers.count, n_shards))
+    with _connect(workers, count) as client:
+        yield _DaskTeam(root, workers, client, count)
+
+
+def _in_words(error: BaseException) -> str:
+    from distributed import KilledWorker
+
+    if isinstance(error, KilledWorker):
+        return "its worker died again and again (killed, out of memory, or crashed)"
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+
+
+@contextlib.contextmanager
+def _connect(workers: Workers, count: int) -> "Iterator[Client]":
+    """Start a scheduler and workers, and close them whatever happens.
+
+    All of it listens on this machine only, and speaks TLS with keys that live in
+    memory: on a shared node, whoever could talk to a scheduler could run code as its
+    user.
+    """
+    import dask
+
+    # Before distributed is imported, which sets up its logging by it.
+    dask.config.set({"logging.distributed": "warning"})
+    from distributed import Client, Nanny, Scheduler, Security, SpecCluster
+
+    security = Security.temporary()
+    with (
+        dask.config.set(_SETTINGS),
+        tempfile.TemporaryDirectory(prefix="nucleiseg-") as scratch,
+    ):
+        common = {
+            "host": "127.0.0.1",
+            "protocol": "tls",
+            "security": security,
+            "dashboard": False,
+            "dashboard_address": "127.0.0.1:0",
+        }
+        specification = {
+            number: {
+                "cls": Nanny,
+                "options": {
+                    **common,
+                    "nthreads": 1,
+                    "memory_limit": 0,
+                    "local_directory": scratch,
+                    "env": _environment(workers, number),
+                },
+            }
+            for number in range(count)
+        }
+        with (
+            SpecCluster(
+                workers=specification,
+                scheduler={"cls": Scheduler, "options": common},
+                security=security,
+            ) as cluster,
+            Client(cluster, security=security) as client,
+        ):
+            yield client
+
+
+def _environment(workers: Workers, number: int) -> dict[str, str]:
+    environment = {"DASK_LOGGING__DISTRIBUTED": "warning"}
+    if workers.gpus:
+        environment["CUDA_VISIBLE_DEVICES"] = workers.gpus[number]
+    return environment

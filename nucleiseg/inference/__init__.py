@@ -1,0 +1,14 @@
+"""The worker's side of a count run: shard in, partial table out."""
+
+from nucleiseg.inference.compute import Compute, choose_compute, read_compute
+from nucleiseg.inference.engine import Engine, ShardResult, compute_shard, draw_pictures
+
+__all__ = [
+    "Compute",
+    "Engine",
+    "ShardResult",
+    "choose_compute",
+    "compute_shard",
+    "draw_pictures",
+    "read_compute",
+]
