@@ -1,0 +1,104 @@
+"""``nucleiseg count``."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from nucleiseg.cli.main import DONE, SOME_FAILED, log_file
+from nucleiseg.config import Config, load_config
+from nucleiseg.counting import CountResult, Prepared, count, prepare
+from nucleiseg.errors import ConfigError
+from nucleiseg.runs import CountRun, create_private
+
+
+def run(options: argparse.Namespace) -> int:
+    """Count, or say what would be counted."""
+    config = load_config(options.config, [*options.overrides, *_shorthands(options)])
+    if options.dry_run:
+        _print_plan(prepare(options.archives, options.model, config))
+        return DONE
+    if options.run is None:
+        raise ConfigError(
+            "count needs --run DIR, the folder for table and partial tables (or "
+            "--dry-run)"
+        )
+    return count_and_report(
+        options.archives,
+        model=options.model,
+        folder=options.run,
+        config=config,
+        workers=options.workers,
+    )
+
+
+def count_and_report(
+    archives: Sequence[str],
+    *,
+    model: Path,
+    folder: Path,
+    config: Config,
+    workers: int | None,
+) -> int:
+    """Count into a run directory and print what came out.
+
+    Returns
+    -------
+    int
+        Exit status.
+    """
+    prepared = prepare(archives, model, config)
+    create_private(folder)
+    with log_file(folder / "logs" / "count.log"):
+        result = count(prepared, folder, workers=workers)
+    _print_result(result, CountRun(folder))
+    return SOME_FAILED if result.merged.n_failed else DONE
+
+
+def _shorthands(options: argparse.Namespace) -> list[str]:
+    """Write the options that stand for settings as settings."""
+    settings = []
+    if options.format is not None:
+        settings.append(f"table.format={options.format}")
+    if options.pictures is not None:
+        settings.append(f"table.pictures={options.pictures}")
+    return settings
+
+
+def _print_plan(prepared: Prepared) -> None:
+    plan, config = prepared.plan, prepared.config
+    print(f"model      {prepared.model.paths.root}")
+    print(f"weights    SHA-256 {prepared.model.weights_sha256}")
+    print(
+        f"counting   {config.instances.method} above {config.instances.threshold}, "
+        f"at least {config.instances.min_area_px} px"
+    )
+    for archive, dataset in plan.datasets:
+        shards = [
+            s for s in plan.shards if (s.archive, s.dataset) == (archive, dataset)
+        ]
+        height, width = shards[0].image_shape
+        print(
+            f"dataset    {plan.archives[archive].name}:{dataset}  "
+            f"{sum(s.n_images for s in shards)} images of {height}x{width}, "
+            f"{len(shards)} shards"
+        )
+    for entry in plan.unreadable:
+        print(f"unreadable {plan.describe(entry)}: {entry.reason}")
+    print(f"in all     {plan.n_images} images, {len(plan.shards)} shards")
+
+
+def _print_result(result: CountResult, run: CountRun) -> None:
+    merged = result.merged
+    print(
+        f"{merged.n_images:,} images, {merged.n_nuclei:,} nuclei, "
+        f"{merged.n_failed:,} failed"
+    )
+    print(f"table     {run.root / merged.path.name}")
+    if result.n_pictures:
+        print(f"pictures  {run.pictures} ({result.n_pictures})")
+    for failure in merged.failures:
+        print(f"failed    {failure}", file=sys.stderr)
+    n_more = merged.n_failed - len(merged.failures)
+    if n_more > 0:
+        print(f"failed    and {n_more} more, see the table", file=sys.stderr)

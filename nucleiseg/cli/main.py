@@ -1,0 +1,271 @@
+"""The parser, and what every command shares. Nothing heavy is imported here."""
+
+import argparse
+import contextlib
+import importlib
+import logging
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from nucleiseg import __version__
+from nucleiseg.errors import IncompleteError, NucleisegError
+
+DONE = 0
+SOME_FAILED = 1
+COULD_NOT_START = 2
+INTERRUPTED = 130
+
+_EPILOG = """\
+exit status:
+  0  all of it done
+  1  done, but some inputs failed; each is named in the table
+  2  could not start; one line says why and what to do
+
+Run any command with --help for its options; NUCLEISEG_DEBUG=1 shows tracebacks.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Parameters
+    ----------
+    arguments : sequence of str, optional
+        Without the program's name; those of the process by default.
+
+    Returns
+    -------
+    int
+        Exit status.
+    """
+    options = _make_parser().parse_args(arguments)
+    _configure_logging()
+    # Each command's module is imported only when it runs: --help stays instant.
+    command = importlib.import_module(f"nucleiseg.cli.{options.command}")
+    try:
+        status: int = command.run(options)
+    except KeyboardInterrupt:
+        _complain("interrupted; the same command goes on where it stopped")
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader of the output, head or less, has seen enough.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return DONE
+    except (NucleisegError, OSError) as error:
+        if os.environ.get("NUCLEISEG_DEBUG"):
+            raise
+        _complain(str(error))
+        return SOME_FAILED if isinstance(error, IncompleteError) else COULD_NOT_START
+    return status
+
+
+def _complain(message: str) -> None:
+    print(f"nucleiseg: {message}", file=sys.stderr)
+
+
+def _configure_logging() -> None:
+    logger = logging.getLogger("nucleiseg")
+    if not logger.handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(message)s"))
+        logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+
+
+@contextlib.contextmanager
+def log_file(path: Path) -> Iterator[None]:
+    """Also write the log to a file, with times, appending."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logger = logging.getLogger("nucleiseg")
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        handler.close()
+
+
+def _make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="nucleiseg",
+        description="Count nuclei in large microscopy archives with a U-Net.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add_demo(commands)
+    _add_sample(commands)
+    _add_inspect(commands)
+    _add_train(commands)
+    _add_count(commands)
+    _add_evaluate(commands)
+    return parser
+
+
+_Commands = argparse._SubParsersAction
+
+
+def _add_command(
+    commands: "_Commands[argparse.ArgumentParser]", name: str, summary: str
+) -> argparse.ArgumentParser:
+    return commands.add_parser(
+        name, help=summary, description=summary[0].upper() + summary[1:] + "."
+    )
+
+
+def _add_settings(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--set",
+        dest="overrides",
+        metavar="SECTION.KEY=VALUE",
+        action="append",
+        default=[],
+        help="override a setting; may be given several times",
+    )
+
+
+def _add_demo(commands: "_Commands[argparse.ArgumentParser]") -> None:
+    parser = _add_command(
+        commands,
+        "demo",
+        "make a sample, train, count, evaluate and draw, in about five minutes",
+    )
+    parser.add_argument(
+        "folder", nargs="?", type=Path, default=Path("demo"), metavar="DIR"
+    )
+
+
+def _add_sample(commands: "_Commands[argparse.ArgumentParser]") -> None:
+    parser = _add_command(
+        commands, "sample", "write synthetic labelled images to train on and to count"
+    )
+    parser.add_argument("folder", type=Path, metavar="DIR")
+    parser.add_argument("--train-images", type=int, default=400, metavar="N")
+    parser.add_argument("--test-images", type=int, default=100, metavar="N")
+    parser.add_argument(
+        "--size",
+        type=int,
+        default=128,
+        metavar="PX",
+        help="side of the images (default: 128)",
+    )
+    parser.add_argument("--seed", type=int, default=0)
+
+
+def _add_inspect(commands: "_Commands[argparse.ArgumentParser]") -> None:
+    parser = _add_command(
+        commands,
+        "inspect",
+        "list the datasets of archives, with their ranges, and draw one image of each",
+    )
+    parser.add_argument("archives", nargs="+", metavar="ARCHIVE")
+    parser.add_argument(
+        "--pictures",
+        type=Path,
+        metavar="DIR",
+        help="where pictures go (default: inspect-ARCHIVE in this folder)",
+    )
+    parser.add_argument("--no-pictures", action="store_true")
+    parser.add_argument(
+        "--index", type=int, default=0, help="which image to draw (default: 0)"
+    )
+    parser.add_argument(
+        "--all",
+        dest="read_all",
+        action="store_true",
+        help="take ranges from all images, not from the first 256 MB of each dataset",
+    )
+
+
+def _add_train(commands: "_Commands[argparse.ArgumentParser]") -> None:
+    parser = _add_command(
+        commands,
+        "train",
+        "train a U-Net from labelled images; the same command again goes on with it",
+    )
+    parser.add_argument("config", type=Path, metavar="CONFIG")
+    parser.add_argument(
+        "--run", type=Path, metavar="DIR", help="run directory; DIR/model is the model"
+    )
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="print network and split; train and write nothing",
+    )
+    _add_settings(parser)
+
+
+def _add_count(commands: "_Commands[argparse.ArgumentParser]") -> None:
+    parser = _add_command(
+        commands,
+        "count",
+        "count the nuclei in archives; the same command again computes what is missing",
+    )
+    parser.add_argument(
+        "archives",
+        nargs="+",
+        metavar="ARCHIVE[:KEY]",
+        help="npz or HDF5; the key may be a glob, as in plate7.h5:/wells/*/images",
+    )
+    parser.add_argument(
+        "--model", type=Path, required=True, metavar="BUNDLE", help="model bundle"
+    )
+    parser.add_argument(
+        "--run", type=Path, metavar="DIR", help="run directory for table and parts"
+    )
+    parser.add_argument("--config", type=Path, metavar="FILE")
+    parser.add_argument(
+        "--workers",
+        type=_count_of_workers,
+        metavar="N",
+        help="processes (default: one a GPU, or one on a CPU; 0: in this process)",
+    )
+    parser.add_argument("--format", choices=["csv", "parquet", "notebook"])
+    parser.add_argument(
+        "--pictures",
+        type=int,
+        metavar="K",
+        help="draw K predictions over their images",
+    )
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="print what would be counted; write nothing",
+    )
+    _add_settings(parser)
+
+
+def _count_of_workers(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 on")
+    return int(text)
+
+
+def _add_evaluate(commands: "_Commands[argparse.ArgumentParser]") -> None:
+    parser = _add_command(
+        commands,
+        "evaluate",
+        "compare counts or label images with the truth",
+    )
+    parser.add_argument(
+        "predicted", metavar="PREDICTED", help="table, or ARCHIVE:KEY of label images"
+    )
+    parser.add_argument(
+        "truth", metavar="TRUTH", help="table, or ARCHIVE:KEY of label images"
+    )
+    parser.add_argument(
+        "--min-true-area-px",
+        type=int,
+        default=0,
+        metavar="PX",
+        help="leave smaller true nuclei out (default: 0)",
+    )
+    parser.add_argument(
+        "--json", dest="as_json", action="store_true", help="print JSON, not a table"
+    )

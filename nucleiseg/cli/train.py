@@ -1,0 +1,85 @@
+"""``nucleiseg train``."""
+
+import argparse
+import logging
+
+from nucleiseg.cli.main import DONE, log_file
+from nucleiseg.config import Config, load_config
+from nucleiseg.counting import find_test_input
+from nucleiseg.errors import ArchiveError, ConfigError
+from nucleiseg.runs import TrainRun, create_private
+from nucleiseg.training import TrainResult, preview, train
+
+logger = logging.getLogger(__name__)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Train, and count the test archive where one is configured."""
+    config = load_config(options.config, options.overrides)
+    if options.dry_run:
+        _print_preview(config)
+        return DONE
+    if options.run is None:
+        raise ConfigError(
+            "train needs --run DIR, the folder for checkpoints and model (or --dry-run)"
+        )
+    test_input = find_test_input(config)
+    create_private(options.run)
+    with log_file(options.run / "logs" / "train.log"):
+        result = train(config, options.run)
+    _print_result(result)
+    if test_input is None:
+        return DONE
+    return _count_test(config, result.run, test_input)
+
+
+def _count_test(config: Config, training: TrainRun, test_input: str) -> int:
+    from nucleiseg.cli.count import count_and_report
+
+    # Thresholds and network come with the model; the rest of the file holds as it is.
+    return count_and_report(
+        [test_input],
+        model=training.bundle.root,
+        folder=training.test.root,
+        config=config,
+        workers=None,
+    )
+
+
+def _print_preview(config: Config) -> None:
+    seen = preview(config)
+    print(seen.layers)
+    print(f"parameters   {seen.n_parameters:,}")
+    print(
+        f"images       {seen.n_training:,} for training, {seen.n_validation:,} for "
+        "validation"
+    )
+    training = config.training
+    print(
+        f"training     {training.epochs} epochs in batches of {training.batch_size}, "
+        f"{training.optimizer} with learning rate {training.learning_rate:g}"
+    )
+    try:
+        test_input = find_test_input(config)
+    except ArchiveError as error:
+        test_input = f"would be refused: {error}"
+    if test_input:
+        print(f"then counts  {test_input}")
+
+
+def _print_result(result: TrainResult) -> None:
+    if result.already_finished:
+        print(f"finished before: all {result.history.epochs} epochs are in")
+    scores = result.scores["validation"]
+    root = result.run.root
+    print(f"model        {result.run.bundle.root}")
+    print(f"history      {result.run.history}, {root / 'loss.png'}")
+    print(
+        f"validation   {scores['predicted_total']:,} nuclei counted of "
+        f"{scores['true_total']:,} in {scores['n_images']:,} images"
+        + _as_percent(", count error", scores["count_error"])
+    )
+
+
+def _as_percent(label: str, share: float | None) -> str:
+    return "" if share is None else f"{label} {100 * share:.1f} %"

@@ -1,0 +1,135 @@
+"""What is in an archive: every dataset with its range, and a look at the images."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from nucleiseg.archives import DatasetInfo, list_datasets, open_reader
+from nucleiseg.errors import ArchiveError, ConfigError
+from nucleiseg.report import save_inspection
+
+_FIRST_BYTES = 256 * 2**20
+_PIECE_BYTES = 16 * 2**20
+_MOST_PICTURES = 8
+
+# Names that labelled archives of this field give to their masks.
+_MASK_NAMES = ("y", "mask", "masks", "label", "labels")
+
+
+@dataclass(frozen=True)
+class DatasetFacts:
+    """A dataset, and the range of its values."""
+
+    info: DatasetInfo
+    lowest: float | None
+    """Over the images looked at; None where they cannot be read as numbers."""
+    highest: float | None
+    n_looked_at: int
+    problem: str | None = None
+    """Why the range is not known, or why it is no image."""
+
+
+def inspect_archive(path: Path, *, read_all: bool = False) -> list[DatasetFacts]:
+    """List the datasets of an archive, with ranges (notebook step N2).
+
+    Parameters
+    ----------
+    path : Path
+    read_all : bool
+        Take ranges from all images instead of the first 256 MB of each dataset.
+
+    Raises
+    ------
+    ArchiveError
+        The archive cannot be read at all.
+    """
+    facts = []
+    for info in list_datasets(path):
+        try:
+            facts.append(_measure(path, info, read_all))
+        except ArchiveError as error:
+            facts.append(DatasetFacts(info, None, None, 0, str(error)))
+    return facts
+
+
+def _measure(path: Path, info: DatasetInfo, read_all: bool) -> DatasetFacts:
+    if info.label_problem is not None:
+        return DatasetFacts(info, None, None, 0, info.label_problem)
+    height, width = info.image_shape
+    image_bytes = max(1, height * width * np.dtype(info.dtype).itemsize)
+    n_images = info.n_images
+    if not read_all:
+        n_images = min(n_images, max(1, _FIRST_BYTES // image_bytes))
+    step = max(1, _PIECE_BYTES // image_bytes)
+    lowest, highest = np.inf, -np.inf
+    with open_reader(path, info.key) as reader:
+        for start in range(0, n_images, step):
+            piece = reader.read(start, min(start + step, n_images))
+            lowest = min(lowest, float(np.nanmin(piece)))
+            highest = max(highest, float(np.nanmax(piece)))
+    if n_images == 0:
+        return DatasetFacts(info, None, None, 0, info.problem)
+    return DatasetFacts(info, lowest, highest, n_images, info.problem)
+
+
+def draw_examples(
+    path: Path, infos: Sequence[DatasetInfo], folder: Path, *, index: int
+) -> list[Path]:
+    """Draw one image of each image dataset, with its mask where there is one.
+
+    Raises
+    ------
+    ConfigError
+        `index` is beyond every dataset.
+    """
+    images = [
+        info for info in infos if info.problem is None and not _is_mask(info, infos)
+    ]
+    drawn: list[Path] = []
+    folder.mkdir(parents=True, exist_ok=True)
+    for info in images[:_MOST_PICTURES]:
+        if not -1 < index < info.n_images:
+            continue
+        mask_info = _find_mask(info, infos)
+        with open_reader(path, info.key) as reader:
+            image = reader.read(index, index + 1)[0]
+        mask = None
+        if mask_info is not None:
+            with open_reader(path, mask_info.key) as reader:
+                mask = reader.read(index, index + 1)[0]
+        name = f"{info.key.strip('/').replace('/', '_')}-{index:06d}"
+        drawn += save_inspection(folder, image, mask, name=name)
+    if images and not drawn:
+        longest = max(info.n_images for info in images)
+        raise ConfigError(f"--index {index}: {path} holds images 0 to {longest - 1}")
+    return drawn
+
+
+def _split(info: DatasetInfo) -> tuple[str, str]:
+    group, _, name = info.key.strip("/").rpartition("/")
+    return group, name
+
+
+def _is_mask(info: DatasetInfo, infos: Sequence[DatasetInfo]) -> bool:
+    """Whether a dataset is named like a mask and lies beside its images."""
+    group, name = _split(info)
+    return name.lower() in _MASK_NAMES and any(
+        other.problem is None
+        and _split(other)[0] == group
+        and _split(other)[1].lower() not in _MASK_NAMES
+        for other in infos
+    )
+
+
+def _find_mask(info: DatasetInfo, infos: Sequence[DatasetInfo]) -> DatasetInfo | None:
+    for other in infos:
+        if (
+            other.label_problem is None
+            and _split(other)[0] == _split(info)[0]
+            and _split(other)[1].lower() in _MASK_NAMES
+            and (other.n_images, other.image_shape) == (info.n_images, info.image_shape)
+        ):
+            return other
+    return None
