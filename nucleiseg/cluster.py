@@ -37,6 +37,8 @@ _SETTINGS = {
     "distributed.worker.http.routes": [],
     "distributed.worker.memory.target": False,
     "distributed.worker.memory.spill": False,
+    # Read when a worker process starts, before it knows anything else.
+    "distributed.nanny.pre-spawn-environ.DASK_LOGGING__DISTRIBUTED": "warning",
 }
 
 
@@ -271,7 +273,6 @@ def _connect(workers: Workers, count: int) -> "Iterator[Client]":
 
 
 def _environment(workers: Workers, number: int) -> dict[str, str]:
-    environment = {"DASK_LOGGING__DISTRIBUTED": "warning"}
-    if workers.gpus:
-        environment["CUDA_VISIBLE_DEVICES"] = workers.gpus[number]
-    return environment
+    if not workers.gpus:
+        return {}
+    return {"CUDA_VISIBLE_DEVICES": workers.gpus[number]}

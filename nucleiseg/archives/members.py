@@ -3,25 +3,35 @@
 from __future__ import annotations
 
 import struct
-import zipfile
-import zlib
-from typing import IO
+from typing import IO, TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import zipfile
 
 _PIECE_BYTES = 1 << 20
 _LOCAL_HEADER = struct.Struct("<4s22xHH")
 
 
 class StreamedMember:
-    """A compressed member: inflated forwards, and from its start for a step back."""
+    """A compressed member: inflated forwards, and from its start for a step back.
+
+    Behind a damaged place nothing can be inflated. Where the first read failed is
+    remembered, so that a thousand images behind it are refused at once instead of
+    after a thousand passes from the start.
+    """
 
     def __init__(self, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> None:
         self._archive = archive
         self._member = member
         self._stream: IO[bytes] | None = None
         self._position = 0
+        self._damage: tuple[int, Exception] | None = None
 
     def read_into(self, start: int, target: memoryview) -> None:
         """Fill `target` with the member's bytes from `start` on."""
+        stop = start + len(target)
+        if self._damage is not None and stop >= self._damage[0]:
+            raise self._damage[1]
         if start < self._position:
             self.close()
         try:
@@ -31,13 +41,15 @@ class StreamedMember:
                 data = self._read_piece(len(target))
                 target[: len(data)] = data
                 target = target[len(data) :]
-        except BaseException:
+        except BaseException as error:
             # A stream that failed is nowhere: the next read begins anew.
             self.close()
+            if isinstance(error, Exception):
+                self._damage = (stop, error)
             raise
 
-    def check_to_end(self, array_end: int) -> None:
-        """Read on from `array_end` to the end, where zipfile compares the CRC."""
+    def check_to_end(self) -> None:
+        """Read on to the member's end, where zipfile compares the CRC."""
         while self._position < self._member.file_size:
             self._read_piece(_PIECE_BYTES)
 
@@ -63,15 +75,13 @@ class StoredMember:
     """A member without compression: read in place.
 
     Not mapped: a map of a file that somebody truncates kills the process instead
-    of raising. The CRC is compared once all bytes have been read in order.
+    of raising. Its CRC is not compared: only who reads all of it in order could, and
+    what is found damaged must not depend on how the work was divided.
     """
 
     def __init__(
         self, name: str, member: zipfile.ZipInfo, *, n_header_bytes: int
     ) -> None:
-        self._member = member
-        self._crc = 0
-        self._n_checked = 0
         self._file = open(name, "rb")
         try:
             self._file.seek(member.header_offset)
@@ -93,17 +103,6 @@ class StoredMember:
             if not n_more:
                 raise EOFError
             n_read += n_more
-        if start == self._n_checked:
-            self._crc = zlib.crc32(target, self._crc)
-            self._n_checked += n_read
-
-    def check_to_end(self, array_end: int) -> None:
-        """Compare the CRC, if all up to `array_end` has been read in order."""
-        while array_end <= self._n_checked < self._member.file_size:
-            n_more = min(_PIECE_BYTES, self._member.file_size - self._n_checked)
-            self.read_into(self._n_checked, memoryview(bytearray(n_more)))
-        if self._n_checked == self._member.file_size and self._crc != self._member.CRC:
-            raise zipfile.BadZipFile(f"Bad CRC-32 for file {self._member.filename!r}")
 
     def close(self) -> None:
         """Close the file."""

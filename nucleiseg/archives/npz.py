@@ -238,8 +238,9 @@ class _NpzReader(Reader):
         image_bytes = header.dtype.itemsize * math.prod(self.info.image_shape)
         raw = np.empty((stop - start) * image_bytes, dtype=np.uint8)
         self._bytes.read_into(header.n_bytes + start * image_bytes, raw.data)
-        if stop == self.info.n_images:
-            self._bytes.check_to_end(header.n_bytes + header.data_bytes)
+        is_last = stop == self.info.n_images
+        if is_last and isinstance(self._bytes, StreamedMember):
+            self._bytes.check_to_end()
         values = raw.view(header.dtype)
         if not header.dtype.isnative:
             values = values.byteswap(inplace=True).view(np.dtype(self.info.dtype))
