@@ -106,10 +106,24 @@ def load_network(info: BundleInfo, *, precision: str = "float32") -> Any:
 
 
 def describe(network: Any) -> str:
-    """Keras's table of layers, with the parameter count."""
-    lines: list[str] = []
-    network.summary(print_fn=lines.append, line_length=98)
-    return "\n".join(lines)
+    """Table of the layers: name, kind, output shape and parameters.
+
+    Keras's own table is cut off where output is not a wide terminal.
+    """
+    rows = [("layer", "kind", "output", "parameters")]
+    for layer in network.layers:
+        sides = ", ".join(
+            "?" if side is None else str(side) for side in layer.output.shape
+        )
+        rows.append(
+            (layer.name, type(layer).__name__, sides, f"{layer.count_params():,}")
+        )
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        f"{name:<{widths[0]}}  {kind:<{widths[1]}}  {output:<{widths[2]}}  "
+        f"{parameters:>{widths[3]}}"
+        for name, kind, output, parameters in rows
+    )
 
 
 def predict(

@@ -1,0 +1,1 @@
+"""Short programs that a site runs, reads and copies."""
