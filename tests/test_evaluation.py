@@ -242,15 +242,15 @@ def test_pieces_do_not_change_the_scores(tmp_path, monkeypatch):
     predicted = write_npz(tmp_path / "p.npz", y=np.roll(labels, 1, axis=2))
     truth = write_npz(tmp_path / "t.npz", y=labels)
     whole = evaluate(predicted, truth)
-    monkeypatch.setattr(evaluation, "_PIECE_BYTES", 8 * 24 * 24 * 3)
-    raw, opened = [], evaluation._read_raw
+    monkeypatch.setattr(evaluation.labels, "_PIECE_BYTES", 8 * 24 * 24 * 3)
+    raw, opened = [], evaluation.labels._read_raw
 
     def spy(path, info):
         for piece in opened(path, info):
             raw.append(len(piece))
             yield piece
 
-    monkeypatch.setattr(evaluation, "_read_raw", spy)
+    monkeypatch.setattr(evaluation.labels, "_read_raw", spy)
     assert evaluate(predicted, truth) == whole
     assert max(raw) == 3
 

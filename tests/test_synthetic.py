@@ -251,7 +251,7 @@ def test_empty_shape_is_refused():
 
 
 def test_more_nuclei_than_labels_are_refused(monkeypatch):
-    monkeypatch.setattr(synthetic, "_MAX_LABEL", 3)
+    monkeypatch.setattr(synthetic.nuclei, "_MAX_LABEL", 3)
     crowded = replace(PLAIN, density=0.7)
     with pytest.raises(ValueError, match="draw a smaller field"):
         draw_fields(5, seed=0, settings=crowded)
@@ -315,7 +315,7 @@ def test_failed_write_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
         file.write(b"half")
         raise OSError("disk full")
 
-    monkeypatch.setattr(synthetic.np, "savez_compressed", fail)
+    monkeypatch.setattr(np, "savez_compressed", fail)
     with pytest.raises(OSError, match="disk full"):
         write_sample(tmp_path, **options, seed=9)
     assert files.train.read_bytes() == before

@@ -1,0 +1,16 @@
+"""Predictions against truth: read both, pair their images, score them.
+
+Either side is a table of counts (CSV or Parquet) or label images (`ARCHIVE:KEY`). How
+images are paired:
+
+- table and table: on `index`, and on `archive` and `dataset` where both have them;
+- otherwise: datasets in their order (in a table, of first appearance), then `index`.
+
+Every image must find its partner; what has one but no count (a failed image) is left
+out of the scores and reported. Label images are read in pieces of bounded memory.
+"""
+
+from nucleiseg.evaluation.results import DatasetScores, Evaluation
+from nucleiseg.evaluation.scoring import evaluate
+
+__all__ = ["DatasetScores", "Evaluation", "evaluate"]

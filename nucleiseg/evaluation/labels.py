@@ -1,0 +1,112 @@
+"""Label images of one side, read in pieces of bounded memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+
+from nucleiseg.archives import DatasetInfo, find_labels, open_reader, split_name
+from nucleiseg.errors import ArchiveError, RunError
+from nucleiseg.metrics import remove_small_instances
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+# As int64, which is what matching works in; one image is always read whole.
+_PIECE_BYTES = 32 * 2**20
+
+
+@dataclass(frozen=True)
+class LabelDataset:
+    """Label images of one dataset, and how they become instances."""
+
+    path: Path
+    info: DatasetInfo
+    is_mask: bool
+    min_area_px: int
+
+    @property
+    def group(self) -> str:
+        """The dataset's name in scores and messages."""
+        return f"{self.path.name}:{self.info.key}"
+
+
+def open_labels(name: str, min_area_px: int = 0) -> list[LabelDataset]:
+    """Find the label datasets of `ARCHIVE:KEY`, and which of them hold masks."""
+    path, key = split_name(name)
+    if path.is_dir():
+        raise RunError(
+            f"{name}: a folder, expected a table or label images; name a file, for "
+            "a run its counts.csv"
+        )
+    return [
+        LabelDataset(path, info, _holds_masks(path, info), min_area_px)
+        for info in find_labels(path, key)
+    ]
+
+
+def describe_instances(datasets: list[LabelDataset]) -> list[str]:
+    """Tell how the instances of datasets were made, where a reader must know."""
+    notes = [
+        f"{dataset.group} holds masks: its nuclei are their 8-connected components"
+        for dataset in datasets
+        if dataset.is_mask
+    ]
+    least_px = datasets[0].min_area_px if datasets else 0
+    if least_px > 0:
+        notes.append(f"true nuclei under {least_px} px are taken for background")
+    return notes
+
+
+def read_pieces(dataset: LabelDataset) -> Iterator[NDArray[np.integer]]:
+    """Read a dataset as instance labels, in pieces (n, H, W) of bounded size."""
+    for piece in _read_raw(dataset.path, dataset.info):
+        kind = piece.dtype.kind
+        is_allowed = kind in "bu" or (kind == "i" and piece.min(initial=0) >= 0)
+        if kind == "f":
+            is_allowed = bool(((piece >= 0) & (piece <= 1)).all())
+        if not is_allowed:
+            raise ArchiveError(
+                f"{dataset.group}: {piece.dtype} from {piece.min()} to {piece.max()} "
+                "is neither label image nor mask; expected integers of 0 or more, or "
+                "floats in 0–1"
+            )
+        labels = _label_components(piece) if dataset.is_mask else piece
+        yield remove_small_instances(labels, dataset.min_area_px)
+
+
+def _read_raw(path: Path, info: DatasetInfo) -> Iterator[NDArray[Any]]:
+    """Read a dataset in pieces (n, H, W) of bounded size."""
+    height, width = info.image_shape
+    step = max(1, _PIECE_BYTES // max(1, 8 * height * width))
+    with open_reader(path, info.key) as reader:
+        for start in range(0, info.n_images, step):
+            yield reader.read(start, min(start + step, info.n_images))
+
+
+def _holds_masks(path: Path, info: DatasetInfo) -> bool:
+    """Tell masks from instance labels; integers by their values, to the first two."""
+    if np.dtype(info.dtype).kind in "bf":
+        return True
+    value = 0
+    for piece in _read_raw(path, info):
+        highest = int(piece.max(initial=0))
+        value = value or highest
+        if value not in (0, 1, 255) or ((piece != 0) & (piece != value)).any():
+            return False
+    return value != 0
+
+
+def _label_components(masks: NDArray[Any]) -> NDArray[np.int32]:
+    """Label the 8-connected components of each mask, (n, H, W), above 0.5."""
+    labels = np.zeros(masks.shape, np.int32)
+    for image, mask in zip(labels, masks, strict=True):
+        foreground = (mask > 0.5).astype(np.uint8)
+        image[...] = cv2.connectedComponents(foreground, connectivity=8)[1]
+    return labels
