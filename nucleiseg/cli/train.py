@@ -49,10 +49,10 @@ def _count_test(config: Config, training: TrainRun, test_input: str) -> int:
 def _print_preview(config: Config) -> None:
     seen = preview(config)
     print(seen.layers)
-    print(f"parameters   {seen.n_parameters:,}")
+    print(f"network      {seen.n_parameters:,} parameters")
     print(
-        f"images       {seen.n_training:,} for training, {seen.n_validation:,} for "
-        "validation"
+        f"split        {seen.n_training}/{seen.n_validation} images for "
+        "training/validation"
     )
     training = config.training
     print(

@@ -271,8 +271,7 @@ def _build(
     optimizers = {"rmsprop": keras.optimizers.RMSprop, "adam": keras.optimizers.Adam}
     with replicas.scope():
         network = build_unet(config.model, precision=precision, image_shape=image_shape)
-        # Taken before compiling, which adds the metrics' variables to the list.
-        variables = list(network.variables)
+        variables = _state_variables(network)
         optimizer = optimizers[training.optimizer](training.learning_rate)
         if precision == "float16":
             optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
@@ -285,6 +284,16 @@ def _build(
             jit_compile=False,
         )
     return network, variables + list(optimizer.variables)
+
+
+def _state_variables(network: Any) -> list[Any]:
+    """List the weights, then dropout's random state.
+
+    Before compiling, which adds the variables of metrics to `network.variables`.
+    """
+    weights = list(network.weights)
+    known = {id(variable) for variable in weights}
+    return weights + [v for v in network.variables if id(v) not in known]
 
 
 def _to_numpy(variable: Any) -> NDArray[Any]:
@@ -311,7 +320,6 @@ def _final_weights(
     checkpoint = load_newest(run)
     if checkpoint is None:
         raise RunError(f"{run.checkpoints} is empty; train again")
-    # The network's variables come first: its weights, then dropout's random state.
     n_weights = len(build_unet(config.model).weights)
     return checkpoint.variables[:n_weights]
 

@@ -18,6 +18,8 @@ logger = logging.getLogger(__name__)
 
 _KEPT_CHECKPOINTS = 2
 
+_DAMAGE = (OSError, EOFError, ValueError, zipfile.BadZipFile)
+
 HISTORY_COLUMNS = ("epoch", "loss", "accuracy", "val_loss", "val_accuracy")
 
 Row = dict[str, float]
@@ -109,7 +111,7 @@ def load_newest(run: TrainRun) -> Checkpoint | None:
     for path in reversed(found):
         try:
             return _load(path)
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        except (*_DAMAGE, KeyError) as error:
             logger.warning(
                 "checkpoint %s is damaged (%s); going on with the one before",
                 path,
@@ -124,7 +126,8 @@ def load_newest(run: TrainRun) -> Checkpoint | None:
 
 
 def _load(path: Path) -> Checkpoint:
-    with np.load(path, allow_pickle=False) as archive:
+    # Opened here, so that it is closed also where NumPy cannot make sense of it.
+    with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
         rows = json.loads(str(archive["history"]))
         names = sorted(name for name in archive.files if name != "history")
         return Checkpoint(path, History(rows), [archive[name] for name in names])
@@ -164,9 +167,12 @@ def load_best(run: TrainRun, history: History) -> list[NDArray[Any]]:
     """
     path = best_path(run, history.best_epoch)
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with (
+            path.open("rb") as stream,
+            np.load(stream, allow_pickle=False) as archive,
+        ):
             return [archive[name] for name in sorted(archive.files)]
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
+    except _DAMAGE as error:
         raise RunError(
             f"best weights {path} cannot be read ({error}); set training.keep=last to "
             "use the last epoch's"

@@ -1,0 +1,91 @@
+import dataclasses
+
+import numpy as np
+import pytest
+
+from nucleiseg.bundle import read_bundle, write_info
+from nucleiseg.config import Config, ModelConfig
+from nucleiseg.errors import BundleError
+from nucleiseg.model import build_unet, describe, load_network, predict, save_weights
+from nucleiseg.runs import Bundle
+
+SMALL = ModelConfig(base_filters=2)
+
+
+@pytest.fixture(scope="module")
+def notebook_network():
+    return build_unet(ModelConfig(base_filters=64, dropout=0.5), image_shape=(128, 128))
+
+
+def test_notebook_network_has_the_notebook_s_parameters(notebook_network):
+    assert notebook_network.count_params() == 34_512_193
+    assert notebook_network.input_shape == (None, 128, 128, 1)
+    assert notebook_network.output_shape == (None, 128, 128, 1)
+    assert "34,512,193" not in describe(notebook_network)
+    assert describe(notebook_network).count("Conv2D") == 23
+
+
+def test_notebook_network_has_the_notebook_s_layers(notebook_network):
+    kinds = [type(layer).__name__ for layer in notebook_network.layers]
+    down = ["Conv2D", "Conv2D", "MaxPooling2D"] * 4
+    up = ["UpSampling2D", "Conv2D", "Concatenate", "Conv2D", "Conv2D"] * 4
+    middle = ["Conv2D", "Conv2D"]
+    assert kinds == ["InputLayer", *down, *middle, *up, "Dropout", "Conv2D"]
+    convolutions = [x for x in notebook_network.layers if type(x).__name__ == "Conv2D"]
+    filters = [64, 64, 128, 128, 256, 256, 512, 512, 1024, 1024]
+    filters += [512] * 3 + [256] * 3 + [128] * 3 + [64] * 3 + [1]
+    assert [x.filters for x in convolutions] == filters
+    assert {x.activation.__name__ for x in convolutions[:-1]} == {"relu"}
+    assert convolutions[-1].activation.__name__ == "sigmoid"
+    assert convolutions[-1].kernel_size == (1, 1)
+    dropout = next(x for x in notebook_network.layers if "dropout" in x.name)
+    assert dropout.rate == 0.5
+
+
+def test_concatenation_takes_the_up_sampled_features_first(notebook_network):
+    concatenate = next(x for x in notebook_network.layers if "concatenate" in x.name)
+    first, second = (tensor._keras_history.operation for tensor in concatenate.input)
+    names = [layer.name for layer in notebook_network.layers]
+    assert names.index(first.name) > names.index(second.name)
+
+
+def save_bundle(folder, network, settings=SMALL):
+    bundle = Bundle(folder)
+    folder.mkdir()
+    save_weights(bundle, settings, network.get_weights())
+    write_info(bundle, Config(model=settings), training={}, scores={})
+    return read_bundle(folder)
+
+
+def test_a_bundle_predicts_what_the_network_predicted(tmp_path):
+    network = build_unet(SMALL)
+    info = save_bundle(tmp_path / "model", network)
+    images = np.random.default_rng(0).random((3, 32, 48), dtype=np.float32)
+    expected = predict(network, images, batch_size=2)
+    assert expected.shape == images.shape
+    assert expected.min() < expected.max()
+    loaded = load_network(info)
+    np.testing.assert_array_equal(predict(loaded, images, batch_size=2), expected)
+
+
+def test_weights_trained_in_bfloat16_run_in_float32_and_back(tmp_path):
+    trained = build_unet(SMALL, precision="bfloat16")
+    info = save_bundle(tmp_path / "model", trained)
+    images = np.random.default_rng(0).random((2, 32, 32), dtype=np.float32)
+    full = load_network(info)
+    assert {layer.compute_dtype for layer in full.layers} == {"float32"}
+    brief = load_network(info, precision="bfloat16")
+    assert "bfloat16" in {layer.compute_dtype for layer in brief.layers}
+    assert brief.layers[-1].compute_dtype == "float32"
+    exact = predict(full, images, batch_size=2)
+    rounded = predict(brief, images, batch_size=2)
+    assert rounded.dtype == np.float32
+    assert 0 < np.abs(exact - rounded).max() < 0.02
+
+
+def test_weights_of_another_network_are_refused(tmp_path):
+    info = save_bundle(tmp_path / "model", build_unet(SMALL))
+    wider = dataclasses.replace(info, model=ModelConfig(base_filters=4))
+    with pytest.raises(BundleError, match="does not hold the network") as caught:
+        load_network(wider)
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,225 @@
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from nucleiseg.bundle import read_bundle
+from nucleiseg.config import load_config
+from nucleiseg.errors import ArchiveError, ConfigError, RunError
+from nucleiseg.runs import TrainRun
+from nucleiseg.training import train
+from nucleiseg.training.replicas import find_replicas
+from nucleiseg.training.state import History, load_newest, save_checkpoint
+from tests.conftest import run_nucleiseg
+
+SETTINGS = (
+    "model.base_filters=2",
+    "training.epochs=4",
+    "training.batch_size=8",
+    "training.keep=last",
+)
+
+
+def arguments(archive, folder, *settings):
+    overrides = [f"data.archive={archive}", *SETTINGS, *settings]
+    options = [part for setting in overrides for part in ("--set", setting)]
+    config = folder.parent / "empty.yaml"
+    config.write_text("")
+    return ["train", config, "--run", folder, *options]
+
+
+def configure(archive, *settings):
+    return load_config(None, [f"data.archive={archive}", *SETTINGS, *settings])
+
+
+def wait_for(condition, *, process, timeout_s=120):
+    deadline_s = time.monotonic() + timeout_s
+    while not condition():
+        assert process.poll() is None, "the process ended before it could be killed"
+        assert time.monotonic() < deadline_s, "nothing to kill within the time"
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_a_killed_training_ends_as_an_undisturbed_one(
+    training_archive, tmp_path, replicas
+):
+    settings = [f"training.replicas={replicas}"]
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    answer = run_nucleiseg(*arguments(training_archive, whole, *settings))
+    assert answer.returncode == 0, answer.stderr
+
+    command = [sys.executable, "-m", "nucleiseg"]
+    command += map(str, arguments(training_archive, killed, *settings))
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    checkpoint = TrainRun(killed).checkpoint(2)
+    wait_for(checkpoint.exists, process=process)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (killed / "model" / "bundle.json").exists()
+
+    answer = run_nucleiseg(*arguments(training_archive, killed, *settings))
+    assert answer.returncode == 0, answer.stderr
+    assert "after 2 epochs" in answer.stderr or "after 3 epochs" in answer.stderr
+    history = (killed / "history.csv").read_text()
+    assert history == (whole / "history.csv").read_text()
+    assert len(history.splitlines()) == 5
+    for ours, theirs in zip(
+        load_newest(TrainRun(killed)).variables,
+        load_newest(TrainRun(whole)).variables,
+        strict=True,
+    ):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_two_replicas_train_a_model_that_one_device_loads(training_archive, tmp_path):
+    answer = run_nucleiseg(
+        *arguments(training_archive, tmp_path / "run", "training.replicas=2"),
+        *("--set", "training.epochs=1"),
+    )
+    assert answer.returncode == 0, answer.stderr
+    assert "2 x cpu" in answer.stderr
+    info = read_bundle(tmp_path / "run" / "model")
+    assert info.training["config"]["replicas"] == 2
+    assert info.training["n_training"] == 48
+
+
+@pytest.fixture(scope="module")
+def finished(training_archive, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    config = configure(training_archive, "training.epochs=2")
+    result = train(config, folder)
+    assert not result.already_finished
+    return folder
+
+
+@pytest.fixture
+def run(finished, tmp_path):
+    return shutil.copytree(finished, tmp_path / "run")
+
+
+def test_a_finished_training_does_nothing(training_archive, run):
+    weights = (run / "model" / "model.keras").read_bytes()
+    before = (run / "model" / "model.keras").stat().st_mtime_ns
+    result = train(configure(training_archive, "training.epochs=2"), run)
+    assert result.already_finished
+    assert (run / "model" / "model.keras").stat().st_mtime_ns == before
+    assert (run / "model" / "model.keras").read_bytes() == weights
+
+
+def test_epochs_may_grow(training_archive, run):
+    result = train(configure(training_archive, "training.epochs=3"), run)
+    assert result.history.epochs == 3
+    assert read_bundle(run / "model").training["epochs"] == 3
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ("training.learning_rate=0.5", "learning_rate was 0.001 and is now 0.5"),
+        ("model.base_filters=3", "model.base_filters was 2 and is now 3"),
+        ("training.epochs=1", "it may only grow"),
+        ("preprocess.normalisation=none", "normalisation was 'percentile'"),
+    ],
+)
+def test_a_changed_configuration_is_refused(training_archive, run, setting, words):
+    with pytest.raises(RunError, match="use another --run") as caught:
+        train(configure(training_archive, "training.epochs=2", setting), run)
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_changed_data_are_refused(training_archive, run, tmp_path):
+    copy = shutil.copy(training_archive, tmp_path / "train.npz")
+    manifest = json.loads((run / "manifest.json").read_text())
+    assert len(manifest["data_fingerprint"]) == 32
+    os.utime(copy, ns=(0, 0))
+    with pytest.raises(RunError, match=r"data\.archive was"):
+        train(configure(copy, "training.epochs=2"), run)
+    manifest["data_fingerprint"] = "0" * 32
+    (run / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(RunError, match="has changed since training"):
+        train(configure(training_archive, "training.epochs=2"), run)
+
+
+def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(run, caplog):
+    state = TrainRun(run)
+    content = state.checkpoint(2).read_bytes()
+    state.checkpoint(2).write_bytes(content[: len(content) // 2])
+    checkpoint = load_newest(state)
+    assert checkpoint.history.epochs == 1
+    assert "epoch-00002.npz is damaged" in caplog.text
+    state.checkpoint(1).write_bytes(b"")
+    with pytest.raises(RunError, match=r"all checkpoints in .* are damaged"):
+        load_newest(state)
+
+
+def test_two_checkpoints_are_kept(tmp_path):
+    state = TrainRun(tmp_path)
+    state.checkpoints.mkdir()
+    row = dict.fromkeys(("loss", "accuracy", "val_loss", "val_accuracy"), 0.5)
+    history = History()
+    for epoch in range(1, 5):
+        history.rows.append({"epoch": float(epoch), **row})
+        save_checkpoint(state, history, [np.full(3, epoch)])
+    names = sorted(path.name for path in state.checkpoints.iterdir())
+    assert names == ["epoch-00003.npz", "epoch-00004.npz"]
+    newest = load_newest(state)
+    np.testing.assert_array_equal(newest.variables[0], [4, 4, 4])
+    assert newest.history.rows == history.rows
+
+
+def test_best_weights_are_those_of_the_lowest_validation_loss(
+    training_archive, tmp_path
+):
+    config = configure(
+        training_archive, "training.keep=best", "training.learning_rate=0.05"
+    )
+    result = train(config, tmp_path / "best")
+    losses = [row["val_loss"] for row in result.history.rows]
+    assert result.history.best_epoch == 1 + int(np.argmin(losses))
+    assert result.scores["best_epoch"] == result.history.best_epoch
+
+
+def test_divergence_stops_the_run_and_is_named(training_archive, tmp_path):
+    answer = run_nucleiseg(
+        *arguments(training_archive, tmp_path / "run"),
+        *("--set", "training.learning_rate=1e30"),
+    )
+    assert answer.returncode == 2
+    assert "training has diverged" in answer.stderr
+    assert "Traceback" not in answer.stderr
+
+
+def test_a_batch_must_be_shared_evenly():
+    with pytest.raises(ConfigError, match="cannot be shared evenly by 3 replicas"):
+        find_replicas(3, batch_size=16)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "words"),
+    [
+        ({"X": np.ones((9, 32, 32)), "y": np.ones((8, 32, 32))}, "must be the same"),
+        ({"X": np.ones((9, 30, 32)), "y": np.ones((9, 30, 32))}, "multiples of 16"),
+        ({"X": np.ones((9, 32, 32)), "y": np.zeros((9, 32, 32))}, "holds no nucleus"),
+        ({"X": np.ones((1, 32, 32)), "y": np.ones((1, 32, 32))}, "too few to split"),
+        ({"X": np.ones((9, 32, 32))}, "no dataset matches y"),
+        ({"X": np.full((9, 32, 32), np.nan), "y": np.ones((9, 32, 32))}, "image 0"),
+    ],
+)
+def test_unfit_labelled_archives_are_refused(tmp_path, arrays, words):
+    np.savez(tmp_path / "a.npz", **arrays)
+    with pytest.raises(ArchiveError, match=words) as caught:
+        train(configure(tmp_path / "a.npz"), tmp_path / "run")
+    assert "\n" not in str(caught.value)
+
+
+def test_without_an_archive_the_key_is_named(tmp_path):
+    with pytest.raises(ConfigError, match=r"data\.archive is not set"):
+        train(load_config(None), tmp_path / "run")
