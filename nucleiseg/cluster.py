@@ -160,7 +160,7 @@ class _DaskTeam(Team):
             number = waiting.popleft()
             # Not pure: an earlier call's result under the same key must not count.
             future = self._client.submit(
-                compute_shard, self._root, number, self._n_threads, pure=False
+                _compute_or_explain, self._root, number, self._n_threads, pure=False
             )
             running[future.key] = number
             return [future]
@@ -171,14 +171,14 @@ class _DaskTeam(Team):
         for future in done:
             number = running.pop(future.key)
             error = future.exception()
-            if error is None:
-                on_done(future.result())
-            elif isinstance(error, NucleisegError):
-                # Its message says what to mend; every other shard would meet the same.
-                raise error
-            else:
+            if error is not None:
                 logger.error("shard %d: %s", number, _in_words(error), exc_info=error)
                 failures.append(f"shard {number}: {_in_words(error)}")
+            elif isinstance(outcome := future.result(), NucleisegError):
+                # Its message says what to mend; every other shard would meet the same.
+                raise outcome
+            else:
+                on_done(outcome)
             future.release()
             done.update(submit())
         return failures
@@ -188,6 +188,19 @@ class _DaskTeam(Team):
             draw_pictures, self._root, picks, self._n_threads, pure=False
         )
         return int(future.result())
+
+
+def _compute_or_explain(
+    root: Path, number: int, n_threads: int
+) -> ShardResult | NucleisegError:
+    """Compute a shard; what the user can mend is an answer, not a crash.
+
+    dask would print the trace of an exception, which helps with our faults only.
+    """
+    try:
+        return compute_shard(root, number, n_threads)
+    except NucleisegError as error:
+        return error
 
 
 def _numbers(shards: Sequence[Entry]) -> list[int]:
