@@ -28,7 +28,7 @@ def label_nuclei(
     -------
     (H, W) int32 ndarray
         0 = background, 1…n = nuclei: the 8-connected components of the pixels above
-        the threshold, in raster order. With a threshold of 0.5 and no smallest area
+        the threshold, in OpenCV's order. With a threshold of 0.5 and no smallest area
         this is the notebook's rounding and counting (N9): NumPy rounds 0.5 to 0.
     """
     mask = (probability > settings.threshold).astype(np.uint8)

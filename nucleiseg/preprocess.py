@@ -34,7 +34,9 @@ def normalise(image: NDArray[np.generic], settings: PreprocessConfig) -> FloatIm
     ArchiveError
         The image holds NaN or infinite values.
     """
-    values = np.ascontiguousarray(image, dtype=np.float32)
+    # A float64 beyond float32 becomes infinite, and is refused as such below.
+    with np.errstate(over="ignore"):
+        values = np.ascontiguousarray(image, dtype=np.float32)
     if not np.isfinite(values).all():
         raise ArchiveError("image holds NaN or infinite values; mask or clip them")
     if settings.normalisation == "none":

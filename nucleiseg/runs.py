@@ -7,6 +7,7 @@ synced, and renamed. Nothing in the project opens a result for writing directly.
 import contextlib
 import json
 import os
+import re
 import socket
 import uuid
 from collections.abc import Iterator
@@ -135,12 +136,12 @@ class TrainRun:
 
 def create_private(folder: Path) -> Path:
     """Make a folder only its owner can enter (0700), with its parents."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
     try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
         folder.mkdir(mode=0o700, exist_ok=True)
     except FileExistsError as error:
         raise RunError(
-            f"{folder} is a file, not a directory; choose another"
+            f"{error.filename} is a file, not a directory; choose another"
         ) from error
     return folder
 
@@ -222,8 +223,9 @@ def remove_temporaries(folder: Path) -> None:
     Only files of this host are touched whose process is gone: another machine's
     writer may be alive.
     """
-    own = f".{socket.gethostname()}-"
-    for path in folder.glob(f"{own}*.tmp.*"):
-        pid = path.name.removeprefix(own).partition("-")[0]
-        if not Path("/proc", pid).exists():
+    # The whole name: host `node` must not take a file of host `node-12` for its own.
+    own = re.compile(rf"\.{re.escape(socket.gethostname())}-(\d+)-[0-9a-f]{{8}}\.tmp\.")
+    for path in folder.glob(".*.tmp.*"):
+        found = own.match(path.name)
+        if found and not Path("/proc", found[1]).exists():
             path.unlink(missing_ok=True)

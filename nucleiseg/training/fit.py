@@ -175,8 +175,10 @@ def _read_finished(
     if not run.bundle.info.exists() or history.epochs < config.training.epochs:
         return None
     info = read_json(run.bundle.info)
-    made_of = (info["training"]["epochs"], info["training"]["config"]["keep"])
-    if made_of != (history.epochs, config.training.keep):
+    training = info["training"]
+    found = (training["epochs"], training["config"]["keep"], info["instances"])
+    instances = config.instances.model_dump(mode="json")
+    if found != (history.epochs, config.training.keep, instances):
         return None
     return TrainResult(run, history, info["scores"], already_finished=True)
 
