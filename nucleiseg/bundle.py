@@ -100,13 +100,19 @@ def read_bundle(folder: Path) -> BundleInfo:
             preprocess=PreprocessConfig.model_validate(values["preprocess"]),
             model=ModelConfig.model_validate(values["model"]),
             instances=InstancesConfig.model_validate(values["instances"]),
-            weights_sha256=values["weights_sha256"],
+            weights_sha256=str(values["weights_sha256"]),
             training=values["training"],
             scores=values["scores"],
         )
     except BundleError:
         raise
-    except (NucleisegError, ValidationError, KeyError, AttributeError) as error:
+    except (
+        NucleisegError,
+        ValidationError,
+        KeyError,
+        AttributeError,
+        TypeError,
+    ) as error:
         cause = " ".join(str(error).split())
         raise BundleError(
             f"{bundle.info} is damaged ({cause}); copy the bundle again or train anew"
@@ -121,6 +127,11 @@ def read_bundle(folder: Path) -> BundleInfo:
 
 
 def _find(folder: Path) -> Bundle:
+    if folder.is_file():
+        raise BundleError(
+            f"model bundle {folder} is a file; use the folder that holds it, "
+            f"{folder.parent}"
+        )
     if not folder.is_dir():
         raise BundleError(
             f"model bundle {folder} not found; --model takes the folder 'model' that "

@@ -14,7 +14,19 @@ class ConfigError(NucleisegError):
 
 
 class ArchiveError(NucleisegError):
-    """An archive or a dataset in it cannot be read, or is no image."""
+    """An archive or a dataset in it cannot be read, or is no image.
+
+    Parameters
+    ----------
+    message : str
+        What, where and the remedy.
+    reason : str, optional
+        The same without the archive's name, for tables that have it in a column.
+    """
+
+    def __init__(self, message: str, *, reason: str | None = None) -> None:
+        super().__init__(message)
+        self.reason = message if reason is None else reason
 
 
 class BundleError(NucleisegError):

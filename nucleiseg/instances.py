@@ -58,7 +58,8 @@ class ImageSummary:
     """Nuclei that touch the image's edge."""
     saturated_share: float
     """Share of pixels at the largest value of the image's integer dtype; a float
-    image is taken to end at 1, 255 or 65535, whichever first holds its maximum."""
+    image is taken to end at 1, 255 or 65535, whichever first holds its maximum, or
+    else at its maximum."""
     confidence: float | None
     """Mean foreground probability over the nuclei's pixels; None without any."""
 

@@ -12,6 +12,8 @@ from nucleiseg.errors import ArchiveError
 
 FloatImage = NDArray[np.float32]
 
+_LEAST_SPAN = 1e-30
+
 
 def normalise(image: NDArray[np.generic], settings: PreprocessConfig) -> FloatImage:
     """Normalise one whole image; tiles are cut from the result, never before.
@@ -32,7 +34,7 @@ def normalise(image: NDArray[np.generic], settings: PreprocessConfig) -> FloatIm
     Raises
     ------
     ArchiveError
-        The image holds NaN or infinite values.
+        The image holds NaN or infinite values, or a range float32 cannot scale.
     """
     # A float64 beyond float32 becomes infinite, and is refused as such below.
     with np.errstate(over="ignore"):
@@ -50,5 +52,11 @@ def normalise(image: NDArray[np.generic], settings: PreprocessConfig) -> FloatIm
         low, high = float(values.min()), float(values.max())
         if high <= low:
             return np.zeros_like(values)
-    scaled = (values - np.float32(low)) * np.float32(1.0 / (float(high) - float(low)))
+    span = float(high) - float(low)
+    if not _LEAST_SPAN < span < 1 / _LEAST_SPAN:
+        raise ArchiveError(
+            f"image's values span {span:.3g}, which float32 cannot scale; multiply "
+            "them into a usual range"
+        )
+    scaled = (values - np.float32(low)) * np.float32(1.0 / span)
     return np.asarray(scaled, dtype=np.float32)

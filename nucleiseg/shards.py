@@ -84,7 +84,7 @@ class Plan:
     archives: tuple[ArchiveRef, ...]
     entries: tuple[Entry, ...]
     settings: dict[str, Any]
-    """What else a partial table depends on: model, thresholds, tiles, precision."""
+    """What else a partial table depends on: model, thresholds, compute settings."""
 
     @cached_property
     def identity(self) -> str:
@@ -145,30 +145,35 @@ def make_plan(inputs: Sequence[str], config: Config, model: BundleInfo) -> Plan:
         An input that cannot be read is an entry with its reason; a dataset that is
         named twice is counted once.
     """
-    paths = list(dict.fromkeys(split_name(text)[0].absolute() for text in inputs))
-    references = _refer(paths)
+    names = [split_name(text) for text in inputs]
+    # One archive, however its path is written; the first way of writing it is shown.
+    paths: dict[Path, Path] = {}
+    for path, _ in names:
+        paths.setdefault(path.resolve(), path.absolute())
+    numbers = {resolved: number for number, resolved in enumerate(paths)}
+    references = _refer(list(paths.values()))
     entries: list[Entry] = []
-    seen: set[tuple[Path, str]] = set()
+    seen: set[tuple[int, str | None]] = set()
     n_shards = 0
-    for text in inputs:
-        path, key = split_name(text)
-        number = paths.index(path.absolute())
+    for path, key in names:
+        number = numbers[path.resolve()]
         try:
             found = find_images(path, key)
             # Its failure means the archive went away in between.
             references[number] = _with_fingerprint(references[number])
         except ArchiveError as error:
             logger.warning("%s", error)
-            reason = strip_name(str(error), str(path))
-            entries.append(Entry(number, dataset=key, reason=reason))
+            if (number, key) not in seen:
+                seen.add((number, key))
+                entries.append(Entry(number, dataset=key, reason=error.reason))
             continue
         for info in found:
-            if (path.resolve(), info.key) in seen:
+            if (number, info.key) in seen:
                 logger.warning(
                     "%s:%s is named twice; it is counted once", path, info.key
                 )
                 continue
-            seen.add((path.resolve(), info.key))
+            seen.add((number, info.key))
             shards = _cut(info, number, n_shards, config.shards)
             n_shards += len(shards)
             entries += shards
@@ -208,13 +213,6 @@ def shortest_names(paths: Sequence[Path]) -> list[str]:
             length += 1
         names.append(str(Path(*path.parts[-length:])))
     return names
-
-
-def strip_name(message: str, path: str) -> str:
-    """Cut the archive's path, which tables name in their own column, off a message."""
-    if message.startswith(path):
-        return message.partition(": ")[2] or message
-    return message
 
 
 def _cut(
@@ -274,12 +272,13 @@ def read_plan(path: Path) -> Plan:
             tuple(Entry(**row) for row in table.to_pylist()),
             json.loads(metadata[b"settings"]),
         )
+        identity = metadata[b"identity"].decode()
     except (OSError, pa.ArrowException, KeyError, TypeError, ValueError) as error:
         raise RunError(
             f"plan {path} cannot be read ({' '.join(str(error).split())}); is this a "
             "count run's directory?"
         ) from error
-    if plan.identity != metadata[b"identity"].decode():
+    if plan.identity != identity:
         raise RunError(
             f"plan {path} was changed after it was written; use another --run"
         )

@@ -108,8 +108,9 @@ def read_partial(
         return None
     try:
         table = pq.read_table(path)
-        found = json.loads((table.schema.metadata or {})[b"nucleiseg"])
-    except (OSError, pa.ArrowException, KeyError, ValueError) as error:
+        found = dict(json.loads(table.schema.metadata[b"nucleiseg"]))
+        indices = table.column("index").to_pylist()
+    except (OSError, pa.ArrowException, KeyError, TypeError, ValueError) as error:
         raise RunError(
             f"partial table {path} is damaged ({' '.join(str(error).split())}); delete "
             "it and run the same command again"
@@ -123,7 +124,7 @@ def read_partial(
                 f"partial table {path} belongs to another {key} ({found.get(key)!r}, "
                 f"expected {value!r}); delete it and run the same command again"
             )
-    if table.column("index").to_pylist() != list(range(shard.start, shard.stop)):
+    if indices != list(range(shard.start, shard.stop)):
         raise RunError(
             f"partial table {path} does not hold images {shard.start} to "
             f"{shard.stop - 1}, each once; delete it and run the same command again"

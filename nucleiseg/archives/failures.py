@@ -15,7 +15,7 @@ _MAX_REASON_CHARS = 160
 
 def make_error(name: str, clause: str) -> ArchiveError:
     """Make an `ArchiveError` of one printable line about the archive `name`."""
-    return ArchiveError(to_one_line(f"{name}: {clause}"))
+    return ArchiveError(to_one_line(f"{name}: {clause}"), reason=to_one_line(clause))
 
 
 def to_one_line(text: str) -> str:

@@ -1,44 +1,16 @@
 """Configuration files and overrides, read strictly, with errors that help."""
 
 import difflib
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from nucleiseg.config import dialect
 from nucleiseg.config.schema import Config
 from nucleiseg.errors import ConfigError
-
-
-class _Loader(yaml.SafeLoader):
-    """Safe YAML in which 1e-4 is a number and a key may stand only once."""
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        seen: set[Any] = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=deep)
-            if key in seen:
-                line = key_node.start_mark.line + 1
-                raise ConfigError(
-                    f"configuration key '{key}' stands twice, the second time in "
-                    f"line {line}; keep one"
-                )
-            seen.add(key)
-        return super().construct_mapping(node, deep)
-
-
-# YAML 1.1 reads 1e-4 as text, since it wants a dot: every learning rate would fail.
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?$"),
-    list("-+.0123456789"),
-)
-# First match wins, and the pattern above also matches whole numbers.
-for _first in "-+0123456789":
-    _Loader.yaml_implicit_resolvers[_first].sort(key=lambda pair: "float" in pair[0])
 
 
 def load_config(path: Path | None = None, overrides: Sequence[str] = ()) -> Config:
@@ -57,13 +29,11 @@ def load_config(path: Path | None = None, overrides: Sequence[str] = ()) -> Conf
         A key is unknown, a value is not allowed, or the file cannot be read.
     """
     values = {} if path is None else _read_yaml(path)
-    source = "--set" if path is None else str(path)
-    for override in overrides:
-        _apply_override(values, override)
+    overridden = {_apply_override(values, override) for override in overrides}
     try:
         return Config.model_validate(values)
     except ValidationError as error:
-        raise ConfigError(_explain(error, values, source)) from error
+        raise ConfigError(_explain(error, str(path), overridden)) from error
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
@@ -77,8 +47,9 @@ def _read_yaml(path: Path) -> dict[str, Any]:
             f"configuration file {path} cannot be read: {error}"
         ) from error
     try:
-        # A SafeLoader: it makes plain values only.
-        values = yaml.load(text, Loader=_Loader)
+        values = dialect.load(text)
+    except ConfigError as error:
+        raise ConfigError(f"configuration file {path}: {error}") from error
     except yaml.YAMLError as error:
         where = " ".join(str(error).split())
         raise ConfigError(f"configuration file {path} is not YAML: {where}") from error
@@ -93,7 +64,8 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     return {key: {} if value is None else value for key, value in values.items()}
 
 
-def _apply_override(values: dict[str, Any], override: str) -> None:
+def _apply_override(values: dict[str, Any], override: str) -> tuple[str, str]:
+    """Change one value; give its section and key."""
     name, equals, text = override.partition("=")
     section, dot, key = name.strip().partition(".")
     if not (equals and dot and section and key):
@@ -102,13 +74,14 @@ def _apply_override(values: dict[str, Any], override: str) -> None:
             "training.epochs=10"
         )
     try:
-        value = yaml.load(text, Loader=_Loader)
+        value = dialect.load(text)
     except yaml.YAMLError as error:
         raise ConfigError(f"--set {override}: the value is not YAML") from error
     group = values.setdefault(section, {})
     if not isinstance(group, dict):
         raise ConfigError(f"--set {override}: {section} is {group!r}, not a section")
     group[key] = value
+    return section, key
 
 
 def _sections() -> dict[str, list[str]]:
@@ -126,12 +99,21 @@ def _nearest(name: str, candidates: Sequence[str]) -> str:
     return f"; did you mean '{close[0]}'?" if close else ""
 
 
-def _explain(error: ValidationError, values: Mapping[str, Any], source: str) -> str:
-    """All faults of a configuration in one line, each with its remedy."""
-    return "; ".join(
-        f"{source}: {_explain_one(fault)}"
-        for fault in error.errors(include_url=False, include_context=True)
-    )
+def _explain(
+    error: ValidationError, path: str, overridden: Collection[tuple[str, str]]
+) -> str:
+    """All faults of a configuration in one line, each with its source and remedy."""
+    overridden_sections = {section for section, _ in overridden}
+    words = []
+    for fault in error.errors(include_url=False, include_context=True):
+        location = fault["loc"]
+        is_override = (
+            location[:2] in overridden
+            if len(location) > 1
+            else location[0] in overridden_sections
+        )
+        words.append(f"{'--set' if is_override else path}: {_explain_one(fault)}")
+    return "; ".join(words)
 
 
 def _explain_one(fault: Any) -> str:
@@ -155,8 +137,8 @@ def _explain_unknown(location: list[str], value: object) -> str:
     if len(location) > 1:
         valid = sections.get(location[0], [])
         elsewhere = [f"{s}.{name}" for s, keys in sections.items() if name in keys]
-        near = _nearest(name, valid) or (
-            f"; did you mean '{elsewhere[0]}'?" if elsewhere else ""
+        near = (
+            f"; did you mean '{elsewhere[0]}'?" if elsewhere else _nearest(name, valid)
         )
         return (
             f"unknown key {'.'.join(location)} (value {value!r}){near}; "

@@ -2,8 +2,9 @@
 
 from typing import Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from nucleiseg.config import dialect
 
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 
@@ -15,7 +16,11 @@ class Section(BaseModel):
     """Values that cannot be changed, and no key but the ones below."""
 
     model_config = ConfigDict(
-        frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True
+        frozen=True,
+        extra="forbid",
+        strict=True,
+        use_attribute_docstrings=True,
+        allow_inf_nan=False,
     )
 
 
@@ -160,7 +165,7 @@ class Config(Section):
 
     def to_yaml(self) -> str:
         """All sections with every value, as YAML."""
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+        return dialect.dump(self.model_dump(mode="json"))
 
     def explicit(self, section: str) -> dict[str, Any]:
         """Values of a section that the user wrote, without defaults."""

@@ -35,7 +35,7 @@ from nucleiseg.model import load_network
 from nucleiseg.preprocess import normalise
 from nucleiseg.report import save_prediction, save_soft_prediction
 from nucleiseg.runs import CountRun, read_json
-from nucleiseg.shards import Entry, read_plan, strip_name
+from nucleiseg.shards import Entry, read_plan
 from nucleiseg.tables import ImageRow, read_partial, write_partial
 from nucleiseg.tiling import Tiling
 
@@ -159,21 +159,19 @@ class Engine:
         try:
             if fingerprint(archive.path) != archive.fingerprint:
                 raise ArchiveError(
-                    f"{archive.path}: it has changed since the run was planned"
+                    f"{archive.path}: it has changed since the run was planned",
+                    reason="it has changed since the run was planned",
                 )
             reader = open_reader(archive.path, str(shard.dataset))
         except ArchiveError as error:
-            reason = strip_name(str(error), archive.path)
             return [
-                ImageRow(index, None, reason)
+                ImageRow(index, None, error.reason)
                 for index in range(shard.start, shard.stop)
             ]
         with reader:
-            return list(self._stream(shard, reader, archive.path))
+            return list(self._stream(shard, reader))
 
-    def _stream(
-        self, shard: Entry, reader: Reader, archive_path: str
-    ) -> Iterator[ImageRow]:
+    def _stream(self, shard: Entry, reader: Reader) -> Iterator[ImageRow]:
         tiling = self._tiling(shard.image_shape)
         step = max(1, _READ_PIXELS // (shard.height * shard.width))
         ranges = [
@@ -182,7 +180,7 @@ class Engine:
         ]
 
         def read(limits: tuple[int, int]) -> list[_Image]:
-            return _read_images(reader, *limits, archive_path=archive_path)
+            return _read_images(reader, *limits)
 
         def prepare(image: _Image) -> _Image:
             if image.pixels is None:
@@ -190,7 +188,7 @@ class Engine:
             try:
                 values = normalise(image.pixels, self.config.preprocess)
             except ArchiveError as error:
-                return _Image(image.index, None, reason=str(error))
+                return _Image(image.index, None, reason=error.reason)
             return _Image(image.index, image.pixels, tiling.split(values))
 
         n = self._n_threads
@@ -273,9 +271,7 @@ class Engine:
         return ImageRow(image.index, summarise(image.pixels, probability, labels))
 
 
-def _read_images(
-    reader: Reader, start: int, stop: int, *, archive_path: str
-) -> list[_Image]:
+def _read_images(reader: Reader, start: int, stop: int) -> list[_Image]:
     """Read a range; where it is damaged, whatever single images can be read."""
     try:
         block = reader.read(start, stop)
@@ -284,11 +280,9 @@ def _read_images(
             return [
                 image
                 for index in range(start, stop)
-                for image in _read_images(
-                    reader, index, index + 1, archive_path=archive_path
-                )
+                for image in _read_images(reader, index, index + 1)
             ]
-        return [_Image(start, None, reason=strip_name(str(error), archive_path))]
+        return [_Image(start, None, reason=error.reason)]
     return [_Image(start + offset, image) for offset, image in enumerate(block)]
 
 

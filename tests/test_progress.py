@@ -1,0 +1,129 @@
+"""Progress: figures worked out by hand, on a clock that is told the time."""
+
+import contextlib
+import io
+import logging
+
+import pytest
+
+from nucleiseg import progress
+from nucleiseg.progress import Progress
+
+
+class Clock:
+    """Stands in for the module `time`."""
+
+    def __init__(self):
+        self.now_s = 1000.0
+
+    def monotonic(self):
+        return self.now_s
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(progress, "time", clock)
+    return clock
+
+
+@pytest.fixture(autouse=True)
+def _all_lines(caplog):
+    caplog.set_level(logging.INFO, logger="nucleiseg")
+
+
+def make_progress(total=100, **more):
+    return Progress(total, label="counting", unit="images", **more)
+
+
+class TestLine:
+    def test_by_hand(self, clock):
+        with make_progress() as shown:
+            clock.now_s += 10
+            shown.update(25)
+            assert shown.line() == (
+                "counting: 25/100 images (25 %), 2.5 images/s, 0:00:30 left"
+            )
+
+    def test_what_was_there_before_does_not_count_for_the_rate(self, clock):
+        with make_progress(done=50) as shown:
+            clock.now_s += 10
+            shown.update(10)
+            assert shown.line() == (
+                "counting: 60/100 images (60 %), 1.0 images/s, 0:00:40 left"
+            )
+
+    def test_before_the_first(self, clock):
+        with make_progress() as shown:
+            assert shown.line() == (
+                "counting: 0/100 images (0 %), 0.0 images/s, unknown left"
+            )
+
+    def test_done(self, clock):
+        with make_progress() as shown:
+            clock.now_s += 10
+            shown.update(100)
+            assert shown.line().endswith("(100 %), 10.0 images/s, 0:00:00 left")
+
+    def test_nothing_to_do(self, clock):
+        with make_progress(0) as shown:
+            assert shown.line().startswith("counting: 0/0 images (100 %)")
+
+    def test_long_work(self, clock):
+        with make_progress(1_000_000) as shown:
+            clock.now_s += 100
+            shown.update(1000)
+            assert shown.line().endswith("10.0 images/s, 27:45:00 left")
+
+    def test_note_is_that_of_the_last_update(self, clock):
+        with make_progress() as shown:
+            shown.update(1, "2 failed")
+            assert shown.line().endswith(" left, 2 failed")
+            shown.update(1)
+            assert shown.line().endswith(" left")
+
+
+class TestLog:
+    def test_a_line_each_interval(self, clock, caplog):
+        with make_progress(interval_s=10) as shown:
+            for _ in range(25):
+                clock.now_s += 1
+                shown.update(1)
+        lines = [record.getMessage() for record in caplog.records]
+        assert len(lines) == 2
+        assert lines[0].startswith("counting: 10/100 images")
+        assert lines[1].startswith("counting: 20/100 images")
+
+    def test_no_bar(self, clock, capsys):
+        with make_progress() as shown:
+            clock.now_s += 100
+            shown.update(50)
+        assert "\r" not in capsys.readouterr().err
+
+
+class TestTerminal:
+    def test_bar_and_no_lines(self, clock, caplog):
+        with contextlib.redirect_stderr(Terminal()) as terminal:
+            with make_progress(done=10) as shown:
+                clock.now_s += 100
+                shown.update(90, "2 failed")
+            written = terminal.getvalue()
+        assert "counting" in written
+        assert " images" in written
+        assert "10/100" in written
+        assert caplog.records == []
+
+    def test_bar_is_wiped_where_the_work_fails(self, clock):
+        def fail():
+            with make_progress():
+                raise KeyboardInterrupt
+
+        with contextlib.redirect_stderr(Terminal()) as terminal:
+            with pytest.raises(KeyboardInterrupt):
+                fail()
+            assert terminal.getvalue().endswith(" \r")
