@@ -342,7 +342,9 @@ def test_a_run_directory_is_private_and_complete(archive, model, tmp_path):
     result = count_here([archive], model, folder, "table.pictures=2")
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     assert result.n_pictures == 2
-    assert len(list((folder / "pictures").glob("*.png"))) == 2
+    names = sorted(path.name for path in (folder / "pictures").iterdir())
+    assert names[0] == "overview.png"
+    assert names[1:] == ["test.npz-X-000015.png", "test.npz-X-000045.png"]
     compute = json.loads((folder / "compute.json").read_text())
     assert compute["device"] in ("cpu", "gpu")
     manifest = json.loads((folder / "manifest.json").read_text())

@@ -33,7 +33,7 @@ from nucleiseg.inference.pipeline import map_ordered
 from nucleiseg.instances import label_nuclei, summarise
 from nucleiseg.model import load_network
 from nucleiseg.preprocess import normalise
-from nucleiseg.report import save_prediction, save_soft_prediction
+from nucleiseg.report import save_montage, save_prediction, save_soft_prediction
 from nucleiseg.runs import CountRun, read_json
 from nucleiseg.shards import Entry, read_plan
 from nucleiseg.tables import ImageRow, read_partial, write_partial
@@ -43,6 +43,8 @@ logger = logging.getLogger(__name__)
 
 # Pixels read at once: 64 images of 128x128, and never less than one image.
 _READ_PIXELS = 2**20
+
+_OVERVIEW_PICTURES = 9
 
 
 @dataclass(frozen=True)
@@ -323,12 +325,14 @@ def draw_pictures(root: Path, picks: Sequence[tuple[int, int]], n_threads: int) 
     Returns
     -------
     int
-        Pictures drawn; an image that cannot be read has none.
+        Predictions drawn; an image that cannot be read has none. `overview.png` has
+        the first nine of them side by side.
     """
     engine = _engine(root, n_threads)
     folder = engine.run.pictures
     folder.mkdir(exist_ok=True)
     n_drawn = 0
+    overview: list[tuple[NDArray[Any], NDArray[Any], str]] = []
     for number, index in picks:
         shard = engine.plan.shards[number]
         archive = engine.plan.archives[shard.archive]
@@ -351,4 +355,8 @@ def draw_pictures(root: Path, picks: Sequence[tuple[int, int]], n_threads: int) 
         if engine.config.table.format == "notebook":
             save_soft_prediction(folder, pixels, probability, name=name)
         n_drawn += 1
+        if len(overview) < _OVERVIEW_PICTURES:
+            overview.append((pixels, labels, f"{shard.dataset} · {index}"))
+    if len(overview) > 1:
+        save_montage(folder / "overview.png", overview)
     return n_drawn
