@@ -1,6 +1,7 @@
 """The model bundle: what a trained network needs to be used rightly elsewhere."""
 
 import hashlib
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,9 @@ from nucleiseg.config import (
 from nucleiseg.errors import BundleError, NucleisegError
 from nucleiseg.runs import Bundle, read_json, write_json
 
-_FORMAT = 1
+logger = logging.getLogger(__name__)
 
-# A bundle holds a network; the rest of a configuration belongs to a run.
-_BOUND_SECTIONS = ("preprocess", "model")
+_FORMAT = 1
 
 
 @dataclass(frozen=True)
@@ -161,23 +161,28 @@ def file_sha256(path: Path) -> str:
 def resolve_for_counting(config: Config, info: BundleInfo) -> Config:
     """Complete a count run's configuration from the model bundle.
 
-    Normalisation and network are the bundle's; a configuration that says otherwise
-    is refused. Thresholds come from the bundle unless the user set them.
+    The network is the bundle's. So is the normalisation, and a configuration that
+    says otherwise is refused. Thresholds are the bundle's unless the user set them.
 
     Raises
     ------
     BundleError
-        The configuration wants another normalisation or network than the bundle's.
+        The configuration wants another normalisation than the bundle's.
     """
-    for section in _BOUND_SECTIONS:
-        kept = getattr(info, section).model_dump(mode="json")
-        for key, value in config.explicit(section).items():
-            if kept[key] != value:
-                raise BundleError(
-                    f"{section}.{key} is {value!r} in the configuration, but the model "
-                    f"bundle {info.paths.root} was trained with {kept[key]!r}; remove "
-                    "the setting, or train with it"
-                )
+    kept = info.preprocess.model_dump(mode="json")
+    for key, value in config.explicit("preprocess").items():
+        if kept[key] != value:
+            raise BundleError(
+                f"preprocess.{key} is {value!r} in the configuration, but the model "
+                f"bundle {info.paths.root} was trained with {kept[key]!r}; remove the "
+                "setting, or train with it"
+            )
+    if unused := _differing(config.explicit("model"), info.model):
+        logger.warning(
+            "%s in the configuration is not used: the network comes from %s",
+            ", ".join(f"model.{key}" for key in unused),
+            info.paths.root,
+        )
     instances = info.instances.model_copy(update=config.explicit("instances"))
     return config.model_copy(
         update={
@@ -186,3 +191,8 @@ def resolve_for_counting(config: Config, info: BundleInfo) -> Config:
             "instances": instances,
         }
     )
+
+
+def _differing(explicit: dict[str, Any], kept: ModelConfig) -> list[str]:
+    values = kept.model_dump(mode="json")
+    return [key for key, value in explicit.items() if values[key] != value]

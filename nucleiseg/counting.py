@@ -164,7 +164,7 @@ def _claim(run: CountRun, prepared: Prepared) -> None:
     """Make the run directory, the plan last, or check that it is this run's."""
     create_private(run.root)
     for folder in (run.parts, run.logs):
-        folder.mkdir(exist_ok=True)
+        create_private(folder)
     for folder in (run.root, run.parts):
         remove_temporaries(folder)
     if run.plan.exists():

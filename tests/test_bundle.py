@@ -205,7 +205,6 @@ class TestResolveForCounting:
         [
             ("preprocess", "low_percentile", 1.0, 2.0),
             ("preprocess", "normalisation", "none", "percentile"),
-            ("model", "base_filters", 16, 8),
         ],
     )
     def test_conflict_names_both_values(
@@ -216,6 +215,11 @@ class TestResolveForCounting:
         message = str(caught.value)
         assert f"{section}.{key} is {wanted!r} in the configuration" in message
         assert f"{tmp_path / 'bundle'} was trained with {kept!r}" in message
+
+    def test_another_network_is_not_used_and_that_is_said(self, make_bundle, caplog):
+        config = self.resolve(make_bundle, model={"base_filters": 64})
+        assert config.model == TRAINED.model
+        assert "model.base_filters in the configuration is not used" in caplog.text
 
     def test_equal_values_are_accepted(self, make_bundle):
         config = self.resolve(

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from nucleiseg import __version__
 from nucleiseg.errors import IncompleteError, NucleisegError
+from nucleiseg.runs import create_private
 
 DONE = 0
 SOME_FAILED = 1
@@ -78,7 +79,7 @@ def _configure_logging() -> None:
 @contextlib.contextmanager
 def log_file(path: Path) -> Iterator[None]:
     """Also write the log to a file, with times, appending."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    create_private(path.parent)
     handler = logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     logger = logging.getLogger("nucleiseg")

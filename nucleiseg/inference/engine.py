@@ -34,7 +34,7 @@ from nucleiseg.instances import label_nuclei, summarise
 from nucleiseg.model import load_network
 from nucleiseg.preprocess import normalise
 from nucleiseg.report import save_montage, save_prediction, save_soft_prediction
-from nucleiseg.runs import CountRun, read_json
+from nucleiseg.runs import CountRun, create_private, read_json
 from nucleiseg.shards import Entry, read_plan
 from nucleiseg.tables import ImageRow, read_partial, write_partial
 from nucleiseg.tiling import Tiling
@@ -98,6 +98,7 @@ class Engine:
         self._functions: dict[tuple[int, int, int], Any] = {}
         self._lock = threading.Lock()
         self._n_threads = n_threads
+        self._reader: tuple[tuple[str, str], Reader] | None = None
 
     def compute_shard(self, number: int) -> ShardResult:
         """Compute one shard's partial table, unless it is there.
@@ -157,21 +158,35 @@ class Engine:
         )
 
     def _compute_rows(self, shard: Entry) -> list[ImageRow]:
-        archive = self.plan.archives[shard.archive]
         try:
-            if fingerprint(archive.path) != archive.fingerprint:
-                raise ArchiveError(
-                    f"{archive.path}: it has changed since the run was planned",
-                    reason="it has changed since the run was planned",
-                )
-            reader = open_reader(archive.path, str(shard.dataset))
+            reader = self._open(shard)
         except ArchiveError as error:
             return [
                 ImageRow(index, None, error.reason)
                 for index in range(shard.start, shard.stop)
             ]
-        with reader:
-            return list(self._stream(shard, reader))
+        return list(self._stream(shard, reader))
+
+    def _open(self, shard: Entry) -> Reader:
+        """Open a shard's dataset, or go on with the reader that is open.
+
+        Shards come in order, and a deflated member can only be read forwards: a new
+        reader for each shard would inflate it from the start each time.
+        """
+        archive = self.plan.archives[shard.archive]
+        name = (archive.path, str(shard.dataset))
+        if fingerprint(archive.path) != archive.fingerprint:
+            words = "it has changed since the run was planned"
+            raise ArchiveError(f"{archive.path}: {words}", reason=words)
+        if self._reader is None or self._reader[0] != name:
+            self._close()
+            self._reader = (name, open_reader(*name))
+        return self._reader[1]
+
+    def _close(self) -> None:
+        if self._reader is not None:
+            self._reader[1].close()
+        self._reader = None
 
     def _stream(self, shard: Entry, reader: Reader) -> Iterator[ImageRow]:
         tiling = self._tiling(shard.image_shape)
@@ -330,7 +345,7 @@ def draw_pictures(root: Path, picks: Sequence[tuple[int, int]], n_threads: int) 
     """
     engine = _engine(root, n_threads)
     folder = engine.run.pictures
-    folder.mkdir(exist_ok=True)
+    create_private(folder)
     n_drawn = 0
     overview: list[tuple[NDArray[Any], NDArray[Any], str]] = []
     for number, index in picks:

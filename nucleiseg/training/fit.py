@@ -124,7 +124,7 @@ def train(config: Config, folder: Path) -> TrainResult:
 def _claim(run: TrainRun, config: Config, shapes: LabelledShapes) -> None:
     """Make the run directory, or check that it belongs to this training."""
     create_private(run.root)
-    run.checkpoints.mkdir(exist_ok=True)
+    create_private(run.checkpoints)
     data_fingerprint = fingerprint(shapes.path)
     if run.config.exists() and run.manifest.exists():
         _refuse_changes(run, load_config(run.config), config)
