@@ -1,7 +1,8 @@
 """The worker's side of a count run: shard in, partial table out."""
 
 from nucleiseg.inference.compute import Compute, choose_compute, read_compute
-from nucleiseg.inference.engine import Engine, ShardResult, compute_shard, draw_pictures
+from nucleiseg.inference.engine import Engine, ShardResult, compute_shard
+from nucleiseg.inference.pictures import draw_pictures
 
 __all__ = [
     "Compute",

@@ -1,0 +1,67 @@
+"""Predictions drawn over their images."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from nucleiseg.archives import open_reader
+from nucleiseg.errors import ArchiveError
+from nucleiseg.inference.engine import get_engine
+from nucleiseg.report import save_montage, save_prediction, save_soft_prediction
+from nucleiseg.runs import create_private
+
+logger = logging.getLogger(__name__)
+
+_OVERVIEW_PICTURES = 9
+
+
+def draw_pictures(root: Path, picks: Sequence[tuple[int, int]], n_threads: int) -> int:
+    """Draw predictions over their images into the run's pictures.
+
+    Parameters
+    ----------
+    root : Path
+        The run directory.
+    picks : sequence of (shard, index)
+        Index of the image in its dataset.
+    n_threads : int
+
+    Returns
+    -------
+    int
+        Predictions drawn; an image that cannot be read has none. `overview.png` has
+        the first nine of them side by side.
+    """
+    engine = get_engine(root, n_threads)
+    folder = engine.run.pictures
+    create_private(folder)
+    n_drawn = 0
+    overview: list[tuple[Any, Any, str]] = []
+    for number, index in picks:
+        shard = engine.plan.shards[number]
+        archive = engine.plan.archives[shard.archive]
+        name = f"{archive.name}-{shard.dataset}-{index:06d}".replace("/", "_")
+        try:
+            with open_reader(archive.path, str(shard.dataset)) as reader:
+                pixels = reader.read(index, index + 1)[0]
+            probability, labels = engine.predict_image(pixels)
+        except ArchiveError as error:
+            logger.warning("no picture of image %d: %s", index, error)
+            continue
+        save_prediction(
+            folder / f"{name}.png",
+            pixels,
+            probability,
+            labels,
+            count=int(labels.max(initial=0)),
+            title=f"{archive.name} · {shard.dataset} · {index}",
+        )
+        if engine.config.table.format == "notebook":
+            save_soft_prediction(folder, pixels, probability, name=name)
+        n_drawn += 1
+        if len(overview) < _OVERVIEW_PICTURES:
+            overview.append((pixels, labels, f"{shard.dataset} · {index}"))
+    if len(overview) > 1:
+        save_montage(folder / "overview.png", overview)
+    return n_drawn
