@@ -1,0 +1,167 @@
+"""Workers in processes of their own: who may reach them, and what their death costs."""
+
+import os
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from nucleiseg import synthetic
+from nucleiseg.cluster import Workers, open_team
+from nucleiseg.config import load_config
+from nucleiseg.counting import count, prepare
+
+
+@pytest.fixture(scope="module")
+def client(tmp_path_factory):
+    """Client of a scheduler with one idle worker."""
+    root = tmp_path_factory.mktemp("idle")
+    with open_team(root, Workers(1, 1), n_shards=1) as team:
+        team._client.wait_for_workers(1, timeout=60)
+        yield team._client
+
+
+def listening_addresses(pids):
+    """Local addresses that processes listen on, from the kernel's tables."""
+    inodes = set()
+    for pid in pids:
+        for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+            try:
+                target = os.readlink(descriptor)
+            except FileNotFoundError:
+                continue
+            if target.startswith("socket:["):
+                inodes.add(target[len("socket:[") : -1])
+    addresses = set()
+    for table in ("tcp", "tcp6"):
+        lines = Path(f"/proc/net/{table}").read_text().splitlines()[1:]
+        for fields in map(str.split, lines):
+            is_listening = fields[3] == "0A"
+            if is_listening and fields[9] in inodes:
+                addresses.add(fields[1].split(":")[0])
+    return addresses
+
+
+def test_scheduler_and_worker_listen_on_the_loopback_only(client):
+    pids = [os.getpid(), *client.run(os.getpid).values()]
+    assert listening_addresses(pids) == {"0100007F"}
+
+
+def test_all_addresses_are_encrypted(client):
+    information = client.scheduler_info()
+    addresses = [information["address"], *information["workers"]]
+    assert len(addresses) == 2
+    assert all(address.startswith("tls://127.0.0.1:") for address in addresses)
+
+
+@pytest.mark.parametrize("path", ["status", "info/main/workers.html", "metrics", "api"])
+def test_there_are_no_web_pages(client, path):
+    port = client.scheduler_info()["services"]["dashboard"]
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        urllib.request.urlopen(f"http://127.0.0.1:{port}/{path}", timeout=10)
+    assert caught.value.code == 404
+
+
+@pytest.mark.parametrize("keys", ["none", "plain", "others"])
+def test_a_stranger_cannot_connect(client, keys):
+    """From another process, which has another memory and so other keys."""
+    information = client.scheduler_info()
+    for address in (information["address"], *information["workers"]):
+        script = (
+            "import sys\n"
+            "from distributed import Client, Security\n"
+            "from distributed.comm import connect\n"
+            "import asyncio\n"
+            f"address, keys = {address!r}, {keys!r}\n"
+            "if keys == 'plain': address = address.replace('tls', 'tcp')\n"
+            "security = Security.temporary() if keys == 'others' else None\n"
+            "arguments = security.get_connection_args('client') if security else {}\n"
+            "async def talk():\n"
+            "    comm = await connect(address, timeout=4, **arguments)\n"
+            "    await comm.write({'op': 'identity', 'reply': True})\n"
+            "    return await asyncio.wait_for(comm.read(), 4)\n"
+            "try:\n"
+            "    answer = asyncio.run(talk())\n"
+            "except Exception as error:\n"
+            "    print('refused', type(error).__name__)\n"
+            "else:\n"
+            "    print('answered', answer)\n"
+        )
+        answer = subprocess.run(
+            [sys.executable, "-c", script],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert answer.stdout.startswith("refused"), answer.stdout + answer.stderr
+    # The owner's client is still served: the refusals above were the stranger's.
+    assert client.submit(sum, [1, 2]).result(timeout=30) == 3
+
+
+def test_no_key_is_left_on_disk(client):
+    folders = client.run(lambda dask_worker: dask_worker.local_directory).values()
+    for folder in folders:
+        for path in Path(folder).parents[1].rglob("*"):
+            if path.is_file():
+                assert b"PRIVATE KEY" not in path.read_bytes()
+
+
+KILLER = """\
+import os, signal
+import cv2
+
+original = cv2.connectedComponentsWithStats
+
+def deadly(mask, *arguments, **options):
+    if mask.shape == (48, 80):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return original(mask, *arguments, **options)
+
+cv2.connectedComponentsWithStats = deadly
+"""
+
+
+def test_a_shard_that_kills_its_worker_costs_only_itself(model, tmp_path):
+    good, _ = synthetic.draw_fields(20, (32, 32), seed=1)
+    bad, _ = synthetic.draw_fields(2, (48, 80), seed=1)
+    np.savez(tmp_path / "a.npz", bad=bad, good=good)
+    (tmp_path / "hook").mkdir()
+    (tmp_path / "hook" / "sitecustomize.py").write_text(KILLER)
+    folder = tmp_path / "run"
+    command = [sys.executable, "-m", "nucleiseg", "count"]
+    command += [f"{tmp_path / 'a.npz'}:*", "--model", model, "--run", folder]
+    command += ["--workers", "2", "--set", "shards.images=5"]
+
+    def run(**environment):
+        return subprocess.run(
+            list(map(str, command)),
+            env={**os.environ, **environment},
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+
+    answer = run(PYTHONPATH=str(tmp_path / "hook"))
+    assert answer.returncode == 1, answer.stderr
+    last = answer.stderr.splitlines()[-1]
+    assert "1 of 5 shards could not be computed (shard 0: its worker died" in last
+    assert "run the same command again" in last
+    assert not (folder / "counts.csv").exists()
+    parts = sorted(path.name for path in (folder / "parts").glob("0*"))
+    assert parts == [f"{number:06d}.parquet" for number in range(1, 5)]
+
+    answer = run()
+    assert answer.returncode == 0, answer.stderr
+    assert "2 images in 1 shards (4 more are there)" in answer.stderr
+    here = tmp_path / "here"
+    config = load_config(None, ["shards.images=5"])
+    count(prepare([f"{tmp_path / 'a.npz'}:*"], model, config), here, workers=0)
+    assert (folder / "counts.csv").read_bytes() == (here / "counts.csv").read_bytes()
+    assert len(pd.read_csv(folder / "counts.csv")) == 22
