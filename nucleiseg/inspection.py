@@ -6,7 +6,13 @@ from pathlib import Path
 
 import numpy as np
 
-from nucleiseg.archives import DatasetInfo, list_datasets, open_reader
+from nucleiseg.archives import (
+    DatasetInfo,
+    find_images,
+    find_labels,
+    list_datasets,
+    open_reader,
+)
 from nucleiseg.errors import ArchiveError, ConfigError
 from nucleiseg.report import save_inspection
 
@@ -28,50 +34,82 @@ class DatasetFacts:
     highest: float | None
     n_looked_at: int
     problem: str | None = None
-    """Why the range is not known, or why it is no image."""
+    """Why the range is not known, why it is no image, or which images would fail."""
+    is_damaged: bool = False
+    """Whether its values cannot be read although its header can."""
 
 
-def inspect_archive(path: Path, *, read_all: bool = False) -> list[DatasetFacts]:
+def inspect_archive(
+    path: Path, key: str | None = None, *, read_all: bool = False
+) -> list[DatasetFacts]:
     """List the datasets of an archive, with ranges (notebook step N2).
 
     Parameters
     ----------
     path : Path
+    key : str, optional
+        Key or glob of the datasets to list; all of them by default.
     read_all : bool
         Take ranges from all images instead of the first 256 MB of each dataset.
 
     Raises
     ------
     ArchiveError
-        The archive cannot be read at all.
+        The archive cannot be read at all, or the key fits nothing in it.
     """
+    infos = list_datasets(path) if key is None else _find(path, key)
+    if not infos:
+        raise ArchiveError(
+            f"{path}: holds no datasets at all; save images in it, (N, H, W) or (H, W)"
+        )
     facts = []
-    for info in list_datasets(path):
+    for info in infos:
         try:
             facts.append(_measure(path, info, read_all))
         except ArchiveError as error:
-            facts.append(DatasetFacts(info, None, None, 0, str(error)))
+            reason = str(error).removeprefix(f"{path}:{info.key}: ")
+            facts.append(DatasetFacts(info, None, None, 0, reason, is_damaged=True))
     return facts
+
+
+def _find(path: Path, key: str) -> list[DatasetInfo]:
+    try:
+        return find_labels(path, key)
+    except ArchiveError:
+        # Masks may have any dtype; where there are none, images are what was meant.
+        return find_images(path, key)
 
 
 def _measure(path: Path, info: DatasetInfo, read_all: bool) -> DatasetFacts:
     if info.label_problem is not None:
-        return DatasetFacts(info, None, None, 0, info.label_problem)
+        return DatasetFacts(info, None, None, 0, info.problem or info.label_problem)
     height, width = info.image_shape
     image_bytes = max(1, height * width * np.dtype(info.dtype).itemsize)
     n_images = info.n_images
     if not read_all:
         n_images = min(n_images, max(1, _FIRST_BYTES // image_bytes))
     step = max(1, _PIECE_BYTES // image_bytes)
-    lowest, highest = np.inf, -np.inf
+    lowest, highest, n_faulty = np.inf, -np.inf, 0
     with open_reader(path, info.key) as reader:
         for start in range(0, n_images, step):
             piece = reader.read(start, min(start + step, n_images))
-            lowest = min(lowest, float(np.nanmin(piece)))
-            highest = max(highest, float(np.nanmax(piece)))
+            is_finite = np.isfinite(piece)
+            n_faulty += int((~is_finite.all(axis=(1, 2))).sum())
+            values = piece[is_finite]
+            if values.size:
+                lowest = min(lowest, float(values.min()))
+                highest = max(highest, float(values.max()))
+    problem = info.problem
     if n_images == 0:
-        return DatasetFacts(info, None, None, 0, info.problem)
-    return DatasetFacts(info, lowest, highest, n_images, info.problem)
+        problem = problem or "holds 0 images; there is nothing to count"
+    elif n_faulty:
+        problem = problem or (
+            f"{n_faulty:,} of {n_images:,} images hold NaN or infinite values and "
+            "would fail; mask or clip them"
+        )
+    if lowest > highest:
+        return DatasetFacts(info, None, None, n_images, problem)
+    return DatasetFacts(info, lowest, highest, n_images, problem)
 
 
 def draw_examples(
@@ -85,10 +123,11 @@ def draw_examples(
         `index` is beyond every dataset.
     """
     images = [
-        info for info in infos if info.problem is None and not _is_mask(info, infos)
+        info
+        for info in infos
+        if info.problem is None and info.has_image_sides and not _is_mask(info, infos)
     ]
     drawn: list[Path] = []
-    folder.mkdir(parents=True, exist_ok=True)
     for info in images[:_MOST_PICTURES]:
         if not -1 < index < info.n_images:
             continue
@@ -100,6 +139,7 @@ def draw_examples(
             with open_reader(path, mask_info.key) as reader:
                 mask = reader.read(index, index + 1)[0]
         name = f"{info.key.strip('/').replace('/', '_')}-{index:06d}"
+        folder.mkdir(parents=True, exist_ok=True)
         drawn += save_inspection(folder, image, mask, name=name)
     if images and not drawn:
         longest = max(info.n_images for info in images)
@@ -126,7 +166,8 @@ def _is_mask(info: DatasetInfo, infos: Sequence[DatasetInfo]) -> bool:
 def _find_mask(info: DatasetInfo, infos: Sequence[DatasetInfo]) -> DatasetInfo | None:
     for other in infos:
         if (
-            other.label_problem is None
+            other is not info
+            and other.label_problem is None
             and _split(other)[0] == _split(info)[0]
             and _split(other)[1].lower() in _MASK_NAMES
             and (other.n_images, other.image_shape) == (info.n_images, info.image_shape)

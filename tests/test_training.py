@@ -12,6 +12,7 @@ import pytest
 from nucleiseg.bundle import read_bundle
 from nucleiseg.config import load_config
 from nucleiseg.errors import ArchiveError, ConfigError, RunError
+from nucleiseg.model import load_network
 from nucleiseg.runs import TrainRun
 from nucleiseg.training import train
 from nucleiseg.training.replicas import find_replicas
@@ -78,15 +79,22 @@ def test_a_killed_training_ends_as_an_undisturbed_one(
         np.testing.assert_array_equal(ours, theirs)
 
 
-def test_two_replicas_train_a_model_that_one_device_loads(training_archive, tmp_path):
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_two_replicas_train_a_model_that_one_device_loads(
+    training_archive, tmp_path, precision
+):
     answer = run_nucleiseg(
         *arguments(training_archive, tmp_path / "run", "training.replicas=2"),
-        *("--set", "training.epochs=1"),
+        *("--set", "training.epochs=1", "--set", f"training.precision={precision}"),
     )
     assert answer.returncode == 0, answer.stderr
     assert "2 x cpu" in answer.stderr
     info = read_bundle(tmp_path / "run" / "model")
     assert info.training["config"]["replicas"] == 2
+    # Whatever it was trained in, the model is stored for every device.
+    network = load_network(info)
+    assert {layer.compute_dtype for layer in network.layers} == {"float32"}
+    assert all(np.isfinite(value).all() for value in network.get_weights())
     assert info.training["n_training"] == 48
 
 

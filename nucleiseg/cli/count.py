@@ -81,7 +81,7 @@ def _print_plan(prepared: Prepared) -> None:
         print(
             f"dataset    {plan.archives[archive].name}:{dataset}  "
             f"{sum(s.n_images for s in shards)} images of {height}x{width}, "
-            f"{len(shards)} shards"
+            f"{len(shards)} shard{'s' * (len(shards) != 1)}"
         )
     for entry in plan.unreadable:
         print(f"unreadable {plan.describe(entry)}: {entry.reason}")

@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-from nucleiseg.cli.main import DONE
+from nucleiseg.cli.main import DONE, INTERRUPTED
 from nucleiseg.runs import create_private, write_text
 
 _CONFIG = """\
@@ -56,9 +56,13 @@ def run(options: argparse.Namespace) -> int:
     ]
     for command in commands:
         print(f"\n$ nucleiseg {shlex.join(command)}", flush=True)
-        status = subprocess.run(
-            [sys.executable, "-m", "nucleiseg", *command], check=False
-        ).returncode
+        try:
+            status = subprocess.run(
+                [sys.executable, "-m", "nucleiseg", *command], check=False
+            ).returncode
+        except KeyboardInterrupt:
+            # The command has been interrupted, too, and has said so.
+            return INTERRUPTED
         if status != DONE:
             return status
     _print_summary(folder, counting, training, time.monotonic() - start_s)

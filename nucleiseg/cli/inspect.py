@@ -6,32 +6,50 @@ from pathlib import Path
 
 from nucleiseg.archives import split_name
 from nucleiseg.cli.main import COULD_NOT_START, DONE, SOME_FAILED
-from nucleiseg.errors import ArchiveError
+from nucleiseg.errors import NucleisegError
 from nucleiseg.inspection import DatasetFacts, draw_examples, inspect_archive
+from nucleiseg.shards import shortest_names
 
 _HEADINGS = ("key", "type", "dtype", "shape", "minimum", "maximum", "storage")
 
 
 def run(options: argparse.Namespace) -> int:
     """Print the datasets of each archive and draw one image of each."""
-    n_failed = 0
-    for name in options.archives:
-        path = split_name(name)[0]
+    inputs = list(dict.fromkeys(split_name(name) for name in options.archives))
+    folders = _picture_folders([path for path, _ in inputs], options.pictures)
+    n_failed = n_listed = 0
+    for path, key in inputs:
         try:
-            facts = inspect_archive(path, read_all=options.read_all)
-        except ArchiveError as error:
+            facts = inspect_archive(path, key, read_all=options.read_all)
+            _print_facts(path, facts)
+            n_listed += 1
+            n_failed += any(fact.is_damaged for fact in facts)
+            if not options.no_pictures:
+                infos = [fact.info for fact in facts if fact.n_looked_at]
+                folder = folders[path]
+                for picture in draw_examples(path, infos, folder, index=options.index):
+                    print(f"  picture  {picture}")
+        except NucleisegError as error:
             print(f"nucleiseg: {error}", file=sys.stderr)
             n_failed += 1
-            continue
-        _print_facts(path, facts)
-        if not options.no_pictures:
-            folder = options.pictures or Path(f"inspect-{path.stem}")
-            infos = [fact.info for fact in facts if fact.n_looked_at]
-            for picture in draw_examples(path, infos, folder, index=options.index):
-                print(f"  picture  {picture}")
-    if n_failed == len(options.archives):
+    if not n_listed:
         return COULD_NOT_START
     return SOME_FAILED if n_failed else DONE
+
+
+def _picture_folders(paths: list[Path], wanted: Path | None) -> dict[Path, Path]:
+    """Where the pictures of each archive go: never two archives in one folder."""
+    unique = list(dict.fromkeys(paths))
+    if wanted is not None and len(unique) == 1:
+        return {unique[0]: wanted}
+    names = [path.stem for path in unique]
+    if len(set(names)) < len(names):
+        suffixes = shortest_names([path.absolute() for path in unique])
+        names = [suffix.replace("/", "-") for suffix in suffixes]
+    return {
+        path: Path(f"inspect-{name}") if wanted is None else wanted / name
+        for path, name in zip(unique, names, strict=True)
+    }
 
 
 def _print_facts(path: Path, facts: list[DatasetFacts]) -> None:
@@ -44,7 +62,7 @@ def _print_facts(path: Path, facts: list[DatasetFacts]) -> None:
     for fact in facts:
         if fact.problem:
             print(f"  {fact.info.key}: {fact.problem}")
-        elif fact.n_looked_at < fact.info.n_images:
+        if fact.n_looked_at and fact.n_looked_at < fact.info.n_images:
             print(
                 f"  {fact.info.key}: range of the first {fact.n_looked_at:,} images; "
                 "--all reads every one"

@@ -2,12 +2,14 @@
 
 import argparse
 import contextlib
+import errno
 import importlib
 import logging
 import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from nucleiseg import __version__
 from nucleiseg.errors import IncompleteError, NucleisegError
@@ -41,11 +43,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     int
         Exit status.
     """
+    _prepare_streams()
     options = _make_parser().parse_args(arguments)
     _configure_logging()
-    # Each command's module is imported only when it runs: --help stays instant.
-    command = importlib.import_module(f"nucleiseg.cli.{options.command}")
     try:
+        # Each command's module is imported only when it runs: --help stays instant.
+        command = importlib.import_module(f"nucleiseg.cli.{options.command}")
         status: int = command.run(options)
     except KeyboardInterrupt:
         _complain("interrupted; the same command goes on where it stopped")
@@ -54,26 +57,71 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # The reader of the output, head or less, has seen enough.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
-    except (NucleisegError, OSError) as error:
+    except (NucleisegError, OSError, MemoryError) as error:
         if os.environ.get("NUCLEISEG_DEBUG"):
             raise
-        _complain(str(error))
+        _complain(_explain(error))
         return SOME_FAILED if isinstance(error, IncompleteError) else COULD_NOT_START
     return status
+
+
+_REMEDIES = {
+    errno.ENOSPC: "make room, then run the same command again: what is done is kept",
+    errno.EDQUOT: "make room, then run the same command again: what is done is kept",
+    errno.EACCES: "choose a place that you may use",
+    errno.EPERM: "choose a place that you may use",
+    errno.EROFS: "choose a place that can be written to",
+    errno.EEXIST: "it is no folder; choose another",
+    errno.ENOTDIR: "a part of the path is no folder; choose another",
+    errno.EISDIR: "name a file, not a folder",
+}
+
+
+def _explain(error: Exception) -> str:
+    """Say in one line what happened and what to do."""
+    if isinstance(error, MemoryError):
+        return (
+            f"not enough memory ({error or 'none left'}); ask for less, or use a "
+            "machine with more"
+        )
+    text = str(error)
+    if isinstance(error, OSError) and error.strerror is not None:
+        place = "" if error.filename is None else f"{error.filename}: "
+        remedy = _REMEDIES.get(error.errno or 0, "check the path" if place else "")
+        text = f"{place}{error.strerror}; {remedy}".removesuffix("; ")
+    return " ".join(text.splitlines())
 
 
 def _complain(message: str) -> None:
     print(f"nucleiseg: {message}", file=sys.stderr)
 
 
+def _prepare_streams() -> None:
+    """Have three standard streams that take every character.
+
+    One that is closed would give its number to the next file that is opened, and
+    what libraries print would land in it.
+    """
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) < 3:
+        os.set_inheritable(descriptor, True)
+    os.close(descriptor)
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))
+        with contextlib.suppress(AttributeError):
+            getattr(sys, name).reconfigure(errors="backslashreplace")
+
+
 def _configure_logging() -> None:
     logger = logging.getLogger("nucleiseg")
-    if not logger.handlers:
-        handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("%(message)s"))
-        logger.addHandler(handler)
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    # In place of an earlier call's, which may write to a stream that is closed.
+    logger.handlers = [handler]
     logger.setLevel(logging.INFO)
     logger.propagate = False
+    # A log that cannot be written (disk full) must not bury the cause in traces.
+    logging.raiseExceptions = bool(os.environ.get("NUCLEISEG_DEBUG"))
 
 
 @contextlib.contextmanager
@@ -91,8 +139,15 @@ def log_file(path: Path) -> Iterator[None]:
         handler.close()
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser that refuses in one line, like everything else."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(COULD_NOT_START, f"nucleiseg: {message}; see {self.prog} --help\n")
+
+
 def _make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="nucleiseg",
         description="Count nuclei in large microscopy archives with a U-Net.",
         epilog=_EPILOG,
@@ -113,11 +168,17 @@ _Commands = argparse._SubParsersAction
 
 
 def _add_command(
-    commands: "_Commands[argparse.ArgumentParser]", name: str, summary: str
+    commands: "_Commands[_Parser]", name: str, summary: str
 ) -> argparse.ArgumentParser:
     return commands.add_parser(
         name, help=summary, description=summary[0].upper() + summary[1:] + "."
     )
+
+
+def _whole_number(text: str) -> int:
+    if not (text.isascii() and text.isdecimal()):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 on")
+    return int(text)
 
 
 def _add_settings(parser: argparse.ArgumentParser) -> None:
@@ -131,50 +192,88 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_demo(commands: "_Commands[argparse.ArgumentParser]") -> None:
+def _add_demo(commands: "_Commands[_Parser]") -> None:
     parser = _add_command(
         commands,
         "demo",
         "make a sample, train, count, evaluate and draw, in about five minutes",
     )
     parser.add_argument(
-        "folder", nargs="?", type=Path, default=Path("demo"), metavar="DIR"
+        "folder",
+        nargs="?",
+        type=Path,
+        default=Path("demo"),
+        metavar="DIR",
+        help="folder for everything it makes (default: demo)",
     )
 
 
-def _add_sample(commands: "_Commands[argparse.ArgumentParser]") -> None:
+def _add_sample(commands: "_Commands[_Parser]") -> None:
     parser = _add_command(
         commands, "sample", "write synthetic labelled images to train on and to count"
     )
-    parser.add_argument("folder", type=Path, metavar="DIR")
-    parser.add_argument("--train-images", type=int, default=400, metavar="N")
-    parser.add_argument("--test-images", type=int, default=100, metavar="N")
+    parser.add_argument(
+        "folder",
+        type=Path,
+        metavar="DIR",
+        help="folder for the archives; train.npz and test_* in it are replaced",
+    )
+    parser.add_argument(
+        "--train-images",
+        type=_whole_number,
+        default=400,
+        metavar="N",
+        help="labelled images to train on (default: 400)",
+    )
+    parser.add_argument(
+        "--test-images",
+        type=_whole_number,
+        default=100,
+        metavar="N",
+        help="images to count (default: 100)",
+    )
     parser.add_argument(
         "--size",
-        type=int,
+        type=_whole_number,
         default=128,
         metavar="PX",
         help="side of the images (default: 128)",
     )
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--seed",
+        type=_whole_number,
+        default=0,
+        metavar="N",
+        help="another seed draws other images (default: 0)",
+    )
 
 
-def _add_inspect(commands: "_Commands[argparse.ArgumentParser]") -> None:
+def _add_inspect(commands: "_Commands[_Parser]") -> None:
     parser = _add_command(
         commands,
         "inspect",
         "list the datasets of archives, with their ranges, and draw one image of each",
     )
-    parser.add_argument("archives", nargs="+", metavar="ARCHIVE")
+    parser.add_argument(
+        "archives",
+        nargs="+",
+        metavar="ARCHIVE[:KEY]",
+        help="npz or HDF5; without a key, which may be a glob, all its datasets",
+    )
     parser.add_argument(
         "--pictures",
         type=Path,
         metavar="DIR",
-        help="where pictures go (default: inspect-ARCHIVE in this folder)",
+        help="where pictures go, for several archives in a folder each (default: "
+        "inspect-ARCHIVE in this folder)",
     )
-    parser.add_argument("--no-pictures", action="store_true")
+    parser.add_argument("--no-pictures", action="store_true", help="draw nothing")
     parser.add_argument(
-        "--index", type=int, default=0, help="which image to draw (default: 0)"
+        "--index",
+        type=_whole_number,
+        default=0,
+        metavar="N",
+        help="which image to draw, from 0 on (default: 0)",
     )
     parser.add_argument(
         "--all",
@@ -184,13 +283,18 @@ def _add_inspect(commands: "_Commands[argparse.ArgumentParser]") -> None:
     )
 
 
-def _add_train(commands: "_Commands[argparse.ArgumentParser]") -> None:
+def _add_train(commands: "_Commands[_Parser]") -> None:
     parser = _add_command(
         commands,
         "train",
         "train a U-Net from labelled images; the same command again goes on with it",
     )
-    parser.add_argument("config", type=Path, metavar="CONFIG")
+    parser.add_argument(
+        "config",
+        type=Path,
+        metavar="CONFIG",
+        help="YAML file; data.archive in it names the labelled images",
+    )
     parser.add_argument(
         "--run", type=Path, metavar="DIR", help="run directory; DIR/model is the model"
     )
@@ -202,7 +306,7 @@ def _add_train(commands: "_Commands[argparse.ArgumentParser]") -> None:
     _add_settings(parser)
 
 
-def _add_count(commands: "_Commands[argparse.ArgumentParser]") -> None:
+def _add_count(commands: "_Commands[_Parser]") -> None:
     parser = _add_command(
         commands,
         "count",
@@ -220,17 +324,23 @@ def _add_count(commands: "_Commands[argparse.ArgumentParser]") -> None:
     parser.add_argument(
         "--run", type=Path, metavar="DIR", help="run directory for table and parts"
     )
-    parser.add_argument("--config", type=Path, metavar="FILE")
+    parser.add_argument(
+        "--config", type=Path, metavar="FILE", help="YAML file with settings"
+    )
     parser.add_argument(
         "--workers",
-        type=_count_of_workers,
+        type=_whole_number,
         metavar="N",
         help="processes (default: one a GPU, or one on a CPU; 0: in this process)",
     )
-    parser.add_argument("--format", choices=["csv", "parquet", "notebook"])
+    parser.add_argument(
+        "--format",
+        choices=["csv", "parquet", "notebook"],
+        help="of the table (default: csv); notebook: the original notebook's file",
+    )
     parser.add_argument(
         "--pictures",
-        type=int,
+        type=_whole_number,
         metavar="K",
         help="draw K predictions over their images",
     )
@@ -242,13 +352,7 @@ def _add_count(commands: "_Commands[argparse.ArgumentParser]") -> None:
     _add_settings(parser)
 
 
-def _count_of_workers(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 on")
-    return int(text)
-
-
-def _add_evaluate(commands: "_Commands[argparse.ArgumentParser]") -> None:
+def _add_evaluate(commands: "_Commands[_Parser]") -> None:
     parser = _add_command(
         commands,
         "evaluate",
@@ -262,7 +366,7 @@ def _add_evaluate(commands: "_Commands[argparse.ArgumentParser]") -> None:
     )
     parser.add_argument(
         "--min-true-area-px",
-        type=int,
+        type=_whole_number,
         default=0,
         metavar="PX",
         help="leave smaller true nuclei out (default: 0)",

@@ -1,0 +1,176 @@
+"""What `nucleiseg inspect` finds out about an archive, and what it draws."""
+
+import h5py
+import numpy as np
+import pytest
+
+from nucleiseg.archives import list_datasets
+from nucleiseg.errors import ArchiveError, ConfigError
+from nucleiseg.inspection import draw_examples, inspect_archive
+
+IMAGES = np.arange(3 * 16 * 24, dtype="uint16").reshape(3, 16, 24)
+
+
+def save(path, **arrays):
+    np.savez(path, **arrays)
+    return path
+
+
+def inspect_one(path, **options):
+    (facts,) = inspect_archive(path, **options)
+    return facts
+
+
+def draw(path, folder, *, index=0):
+    return sorted(
+        picture.name
+        for picture in draw_examples(path, list_datasets(path), folder, index=index)
+    )
+
+
+def test_ranges_are_those_of_the_array(tmp_path):
+    path = save(tmp_path / "a.npz", X=IMAGES, y=(IMAGES > 9).astype("float32"))
+    images, masks = inspect_archive(path)
+    assert (images.lowest, images.highest, images.n_looked_at) == (0, 1151, 3)
+    assert (masks.lowest, masks.highest) == (0, 1)
+    assert images.problem is masks.problem is None
+    assert not images.is_damaged
+
+
+@pytest.mark.parametrize(("read_all", "highest"), [(False, 767), (True, 1151)])
+def test_large_datasets_are_looked_at_in_part(tmp_path, monkeypatch, read_all, highest):
+    monkeypatch.setattr("nucleiseg.inspection._FIRST_BYTES", 2 * 16 * 24 * 2)
+    monkeypatch.setattr("nucleiseg.inspection._PIECE_BYTES", 1)
+    facts = inspect_one(save(tmp_path / "a.npz", X=IMAGES), read_all=read_all)
+    assert facts.n_looked_at == (3 if read_all else 2)
+    assert facts.highest == highest
+
+
+def test_nan_and_infinity_are_counted_and_not_in_the_range(tmp_path):
+    images = IMAGES.astype("float32")
+    images[0, 0, :] = np.nan
+    images[2, 3, 3] = -np.inf
+    facts = inspect_one(save(tmp_path / "a.npz", X=images))
+    assert (facts.lowest, facts.highest) == (24, 1151)
+    assert facts.problem.startswith("2 of 3 images hold NaN or infinite values")
+    images[:] = np.nan
+    facts = inspect_one(save(tmp_path / "a.npz", X=images))
+    assert facts.lowest is facts.highest is None
+    assert facts.problem.startswith("3 of 3 images")
+
+
+def test_an_empty_stack_has_no_range(tmp_path):
+    facts = inspect_one(save(tmp_path / "a.npz", X=IMAGES[:0]))
+    assert (facts.lowest, facts.n_looked_at) == (None, 0)
+    assert "0 images" in facts.problem
+
+
+@pytest.mark.parametrize(
+    ("array", "words"),
+    [
+        (np.zeros((3, 16, 24, 3), "uint8"), "convert it to grey"),
+        (np.zeros((3, 16, 24), "int64"), 'convert with .astype("uint16")'),
+        (np.array([{}, {}], dtype=object), "never unpickled"),
+        (np.zeros(5), "shape (5,)"),
+    ],
+)
+def test_what_is_no_image_is_listed_with_the_remedy_for_images(tmp_path, array, words):
+    facts = inspect_one(save(tmp_path / "a.npz", X=array))
+    assert words in facts.problem
+    assert not facts.is_damaged
+
+
+def test_a_damaged_dataset_is_named_and_leaves_the_others(tmp_path):
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        file["good"] = IMAGES
+        bad = file.create_dataset("bad", data=IMAGES, chunks=True, compression="gzip")
+        offset = bad.id.get_chunk_info(0).byte_offset
+    with path.open("r+b") as stream:
+        stream.seek(offset)
+        stream.write(b"\xff" * 20)
+    bad, good = inspect_archive(path)
+    assert bad.is_damaged
+    assert bad.problem.startswith("images 0 to 2 cannot be read")
+    assert (bad.lowest, bad.n_looked_at) == (None, 0)
+    assert (good.highest, good.is_damaged) == (1151, False)
+
+
+def test_a_key_chooses(tmp_path):
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        for well in "ab":
+            file[f"{well}/images"] = IMAGES
+            file[f"{well}/masks"] = IMAGES > 5
+    assert len(inspect_archive(path)) == 4
+    chosen = inspect_archive(path, "/*/images")
+    assert [facts.info.key for facts in chosen] == ["/a/images", "/b/images"]
+    assert inspect_one(path, key="b/masks").highest == 1
+    with pytest.raises(ArchiveError, match="the nearest is /a/images"):
+        inspect_archive(path, "/a/image")
+
+
+def test_a_key_of_a_colour_dataset_gets_the_remedy_for_images(tmp_path):
+    path = save(tmp_path / "a.npz", X=np.zeros((3, 16, 24, 3), "uint8"))
+    with pytest.raises(ArchiveError, match="convert it to grey"):
+        inspect_archive(path, "X")
+
+
+@pytest.mark.parametrize("name", ["a.npz", "a.h5"])
+def test_an_archive_without_datasets_is_refused(tmp_path, name):
+    path = tmp_path / name
+    if path.suffix == ".npz":
+        np.savez(path)
+    else:
+        h5py.File(path, "w").close()
+    with pytest.raises(ArchiveError, match="no datasets at all; save images"):
+        inspect_archive(path)
+
+
+@pytest.mark.parametrize("name", ["y", "mask", "Labels"])
+def test_images_are_drawn_with_the_masks_beside_them(tmp_path, name):
+    path = save(tmp_path / "a.npz", X=IMAGES, **{name: (IMAGES > 500).astype("uint8")})
+    kinds = ("image", "mask", "overlay")
+    assert draw(path, tmp_path / "p") == [f"X-000000_{kind}.png" for kind in kinds]
+    assert len(list((tmp_path / "p").iterdir())) == 3
+
+
+def test_masks_of_other_images_are_left_out(tmp_path):
+    path = save(tmp_path / "a.npz", X=IMAGES, y=(IMAGES > 500)[:2])
+    assert draw(path, tmp_path / "p") == ["X-000000_image.png"]
+
+
+def test_masks_belong_to_the_images_of_their_group(tmp_path):
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        file["a/images"], file["b/images"] = IMAGES, IMAGES
+        file["b/masks"] = (IMAGES > 500).astype("uint8")
+    assert draw(path, tmp_path / "p", index=2) == [
+        "a_images-000002_image.png",
+        *(f"b_images-000002_{kind}.png" for kind in ("image", "mask", "overlay")),
+    ]
+
+
+def test_masks_alone_are_drawn_once_and_tables_never(tmp_path):
+    path = save(tmp_path / "a.npz", y=(IMAGES > 5).astype("uint8"))
+    assert draw(path, tmp_path / "p") == ["y-000000_image.png"]
+    path = save(tmp_path / "b.npz", positions=np.zeros((9, 2)))
+    assert draw(path, tmp_path / "q") == []
+    assert not (tmp_path / "q").exists()
+
+
+def test_datasets_with_fewer_images_are_passed_over(tmp_path):
+    path = save(tmp_path / "a.npz", A=IMAGES[:1], B=IMAGES)
+    assert draw(path, tmp_path / "p", index=2) == ["B-000002_image.png"]
+
+
+@pytest.mark.parametrize("index", [3, -1])
+def test_an_index_beyond_all_datasets_is_refused(tmp_path, index):
+    path = save(tmp_path / "a.npz", A=IMAGES[:1], B=IMAGES)
+    with pytest.raises(ConfigError, match="holds images 0 to 2"):
+        draw(path, tmp_path / "p", index=index)
+
+
+def test_at_most_eight_datasets_are_drawn(tmp_path):
+    path = save(tmp_path / "a.npz", **{f"A{number}": IMAGES for number in range(10)})
+    assert len(draw(path, tmp_path / "p")) == 8
