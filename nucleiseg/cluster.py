@@ -7,7 +7,9 @@ time: a worker writes a shard's partial table atomically, and returns one that i
 import contextlib
 import logging
 import os
+import signal
 import tempfile
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -15,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nucleiseg.devices import available_cores
-from nucleiseg.errors import NucleisegError, RunError
+from nucleiseg.errors import IncompleteError, NucleisegError, RunError
 from nucleiseg.inference import ShardResult, compute_shard, draw_pictures
 from nucleiseg.shards import Entry
 
@@ -54,7 +56,7 @@ class Workers:
     """One GPU for each worker, as CUDA_VISIBLE_DEVICES names it; empty: CPUs."""
 
 
-def plan_workers(wanted: int | None, *, device: str) -> Workers:
+def plan_workers(wanted: int | None, *, device: str, n_shards: int) -> Workers:
     """Share this machine's GPUs or cores between workers.
 
     Parameters
@@ -62,6 +64,8 @@ def plan_workers(wanted: int | None, *, device: str) -> Workers:
     wanted : int or None
         Number of workers; None: one a GPU, or one on a CPU; 0: none, in this process.
     device : {"auto", "cpu", "gpu"}
+    n_shards : int
+        Shards to compute: more workers than that would only load the network.
 
     Raises
     ------
@@ -77,8 +81,9 @@ def plan_workers(wanted: int | None, *, device: str) -> Workers:
                 f"--workers {count}, but this machine shows {len(gpus)} GPUs and each "
                 "worker takes one; lower it, or set inference.device=cpu"
             )
+        count = min(count, max(1, n_shards))
         return Workers(count, max(1, cores // max(1, count)), gpus[:count])
-    count = 1 if wanted is None else wanted
+    count = min(1 if wanted is None else wanted, max(1, n_shards))
     return Workers(count, max(1, cores // max(1, count)))
 
 
@@ -127,7 +132,10 @@ class Team:
             None can be computed: the model, the run directory or the device is wrong.
         """
         for number in _numbers(shards):
-            on_done(compute_shard(self._root, number, self._n_threads))
+            outcome = _compute_or_explain(self._root, number, self._n_threads)
+            if isinstance(outcome, NucleisegError):
+                raise outcome
+            on_done(outcome)
         return []
 
     def draw(self, picks: Sequence[tuple[int, int]]) -> int:
@@ -138,12 +146,10 @@ class Team:
 class _DaskTeam(Team):
     """Workers in processes of their own."""
 
-    def __init__(
-        self, root: Path, workers: Workers, client: "Client", count: int
-    ) -> None:
+    def __init__(self, root: Path, workers: Workers, client: "Client") -> None:
         super().__init__(root, workers)
         self._client = client
-        self._count = count
+        self._count = workers.count
 
     def compute(
         self, shards: Sequence[Entry], *, on_done: Callable[[ShardResult], None]
@@ -201,6 +207,13 @@ def _compute_or_explain(
         return compute_shard(root, number, n_threads)
     except NucleisegError as error:
         return error
+    except (OSError, MemoryError) as error:
+        # A full disk, a file system that is gone, too little memory: the next shard
+        # would meet the same.
+        return IncompleteError(
+            f"shard {number}: {_in_words(error)}; make room, then run the same command "
+            "again: what is done is kept"
+        )
 
 
 def _numbers(shards: Sequence[Entry]) -> list[int]:
@@ -208,7 +221,7 @@ def _numbers(shards: Sequence[Entry]) -> list[int]:
 
 
 @contextlib.contextmanager
-def open_team(root: Path, workers: Workers, *, n_shards: int) -> Iterator[Team]:
+def open_team(root: Path, workers: Workers) -> Iterator[Team]:
     """Start the workers of a run, and end them whatever happens.
 
     Parameters
@@ -216,15 +229,12 @@ def open_team(root: Path, workers: Workers, *, n_shards: int) -> Iterator[Team]:
     root : Path
         The run directory.
     workers : Workers
-    n_shards : int
-        Shards to compute: more workers than that would only load the network.
     """
     if workers.count == 0:
         yield Team(root, workers)
         return
-    count = max(1, min(workers.count, n_shards))
-    with _connect(workers, count) as client:
-        yield _DaskTeam(root, workers, client, count)
+    with _connect(workers) as client:
+        yield _DaskTeam(root, workers, client)
 
 
 def _in_words(error: BaseException) -> str:
@@ -232,11 +242,25 @@ def _in_words(error: BaseException) -> str:
 
     if isinstance(error, KilledWorker):
         return "its worker died again and again (killed, out of memory, or crashed)"
+    if isinstance(error, OSError) and error.strerror:
+        return (
+            f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+        )
     return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
+class _NotOfClosing(logging.Filter):
+    """Drops dask's remark that a worker which is told to end takes seconds to end."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return "still alive after" not in record.getMessage()
+
+
+_NOT_OF_CLOSING = _NotOfClosing()
+
+
 @contextlib.contextmanager
-def _connect(workers: Workers, count: int) -> "Iterator[Client]":
+def _connect(workers: Workers) -> "Iterator[Client]":
     """Start a scheduler and workers, and close them whatever happens.
 
     All of it listens on this machine only, and speaks TLS with keys that live in
@@ -249,6 +273,7 @@ def _connect(workers: Workers, count: int) -> "Iterator[Client]":
     dask.config.set({"logging.distributed": "warning"})
     from distributed import Client, Nanny, Scheduler, Security, SpecCluster
 
+    logging.getLogger("distributed.nanny").addFilter(_NOT_OF_CLOSING)
     security = Security.temporary()
     with (
         dask.config.set(_SETTINGS),
@@ -272,17 +297,31 @@ def _connect(workers: Workers, count: int) -> "Iterator[Client]":
                     "env": _environment(workers, number),
                 },
             }
-            for number in range(count)
+            for number in range(workers.count)
         }
-        with (
-            SpecCluster(
-                workers=specification,
-                scheduler={"cls": Scheduler, "options": common},
-                security=security,
-            ) as cluster,
-            Client(cluster, security=security) as client,
-        ):
-            yield client
+        with contextlib.ExitStack() as stack:
+            with _interrupts_ignored():
+                cluster = stack.enter_context(
+                    SpecCluster(
+                        workers=specification,
+                        scheduler={"cls": Scheduler, "options": common},
+                        security=security,
+                    )
+                )
+            yield stack.enter_context(Client(cluster, security=security))
+
+
+@contextlib.contextmanager
+def _interrupts_ignored() -> Iterator[None]:
+    """Start processes that leave Ctrl-C, which a terminal sends to all, to this one."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _environment(workers: Workers, number: int) -> dict[str, str]:

@@ -136,3 +136,24 @@ def _cpu_flags() -> set[str]:
 def dtype_policy(precision: str) -> str:
     """Name of the Keras dtype policy for a computation type."""
     return precision if precision == "float32" else f"mixed_{precision}"
+
+
+@contextlib.contextmanager
+def explain_exhaustion() -> Iterator[None]:
+    """Turn TensorFlow's lack of memory into one line.
+
+    Raises
+    ------
+    NucleisegError
+        A device has too little memory for what was asked.
+    """
+    tensorflow = import_tensorflow()
+    try:
+        yield
+    except tensorflow.errors.ResourceExhaustedError as error:
+        first_line = str(error).strip().partition("\n")[0]
+        raise NucleisegError(
+            f"not enough memory for the network ({first_line[:160]}); lower "
+            "training.batch_size, inference.batch_size or model.base_filters, or use a "
+            "device with more"
+        ) from error

@@ -214,7 +214,10 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise RunError(f"{path} cannot be read: {error}") from error
+        cause = " ".join(str(error).split())
+        raise RunError(
+            f"{path} is missing or damaged ({cause}); restore it, or use another --run"
+        ) from error
 
 
 def remove_temporaries(folder: Path) -> None:

@@ -4,7 +4,9 @@ A shard is a range of images of one dataset. The plan also holds the inputs that
 not be read, in their place, so that the table is made from the plan alone.
 """
 
+import dataclasses
 import hashlib
+import itertools
 import json
 import logging
 from collections.abc import Sequence
@@ -16,7 +18,14 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from nucleiseg.archives import DatasetInfo, find_images, fingerprint, split_name
+from nucleiseg.archives import (
+    DatasetInfo,
+    find_images,
+    find_unfit_images,
+    fingerprint,
+    split_name,
+    to_one_line,
+)
 from nucleiseg.bundle import BundleInfo
 from nucleiseg.config import Config, ShardsConfig
 from nucleiseg.errors import ArchiveError, RunError
@@ -154,44 +163,71 @@ def make_plan(inputs: Sequence[str], config: Config, model: BundleInfo) -> Plan:
     references = _refer(list(paths.values()))
     entries: list[Entry] = []
     seen: set[tuple[int, str | None]] = set()
-    n_shards = 0
     for path, key in names:
         number = numbers[path.resolve()]
-        try:
-            found = find_images(path, key)
-            # Its failure means the archive went away in between.
-            references[number] = _with_fingerprint(references[number])
-        except ArchiveError as error:
-            logger.warning("%s", error)
-            if (number, key) not in seen:
-                seen.add((number, key))
-                entries.append(Entry(number, dataset=key, reason=error.reason))
-            continue
-        for info in found:
+        found = _find(path, key)
+        if found.fingerprint is not None:
+            references[number] = dataclasses.replace(
+                references[number], fingerprint=found.fingerprint
+            )
+        for info in found.datasets:
             if (number, info.key) in seen:
                 logger.warning(
                     "%s:%s is named twice; it is counted once", path, info.key
                 )
                 continue
             seen.add((number, info.key))
-            shards = _cut(info, number, n_shards, config.shards)
-            n_shards += len(shards)
-            entries += shards
-    return Plan(tuple(references), tuple(entries), _settings(config, model))
+            entries += _cut(info, number, config.shards)
+        for dataset, reason in found.failures:
+            if (number, dataset) not in seen:
+                seen.add((number, dataset))
+                entries.append(Entry(number, dataset=dataset, reason=reason))
+    return Plan(tuple(references), _number(entries), _settings(config, model))
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What an input names."""
+
+    datasets: Sequence[DatasetInfo]
+    failures: Sequence[tuple[str | None, str]]
+    """Key, where there is one, and reason of what cannot be counted."""
+    fingerprint: str | None
+
+
+def _find(path: Path, key: str | None) -> _Found:
+    try:
+        datasets = find_images(path, key)
+        unfit = find_unfit_images(path, key)
+        # Its failure means the archive went away in between.
+        identity = fingerprint(path)
+    except ArchiveError as error:
+        return _Found([], [(key, error.reason)], None)
+    for info in datasets:
+        if info.n_images == 0:
+            logger.warning("%s:%s holds 0 images", path, info.key)
+    failures = [(info.key, str(info.problem)) for info in unfit]
+    return _Found(datasets, failures, identity)
+
+
+def _number(entries: Sequence[Entry]) -> tuple[Entry, ...]:
+    """Give the shards their numbers, in the order of the table."""
+    numbers = itertools.count()
+    return tuple(
+        entry
+        if entry.reason is not None
+        else dataclasses.replace(entry, shard=next(numbers))
+        for entry in entries
+    )
 
 
 def _refer(paths: Sequence[Path]) -> list[ArchiveRef]:
     names = shortest_names(paths)
     return [
-        ArchiveRef(str(path), name, None)
+        # A name that no table can hold, with a newline or not UTF-8, is escaped.
+        ArchiveRef(str(path), to_one_line(name), None)
         for path, name in zip(paths, names, strict=True)
     ]
-
-
-def _with_fingerprint(reference: ArchiveRef) -> ArchiveRef:
-    if reference.fingerprint is not None:
-        return reference
-    return ArchiveRef(reference.path, reference.name, fingerprint(reference.path))
 
 
 def shortest_names(paths: Sequence[Path]) -> list[str]:
@@ -215,22 +251,19 @@ def shortest_names(paths: Sequence[Path]) -> list[str]:
     return names
 
 
-def _cut(
-    info: DatasetInfo, archive: int, first_shard: int, settings: ShardsConfig
-) -> list[Entry]:
+def _cut(info: DatasetInfo, archive: int, settings: ShardsConfig) -> list[Entry]:
     height, width = info.image_shape
     size = settings.images or max(1, settings.pixels // (height * width))
     return [
         Entry(
             archive,
-            shard=first_shard + position,
             dataset=info.key,
             start=start,
             stop=min(start + size, info.n_images),
             height=height,
             width=width,
         )
-        for position, start in enumerate(range(0, info.n_images, size))
+        for start in range(0, info.n_images, size)
     ]
 
 

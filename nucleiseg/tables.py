@@ -196,11 +196,16 @@ def check_notebook_format(plan: Plan) -> None:
     RunError
         The plan has several datasets, or inputs that cannot be read.
     """
-    n_inputs = len(plan.datasets) + len(plan.unreadable)
-    if n_inputs > 1:
+    if len(plan.datasets) > 1:
         raise RunError(
-            f"--format notebook has a row number and a count only, and this run has "
-            f"{n_inputs} datasets; count one dataset, or use --format csv"
+            "--format notebook has a row number and a count only, and this run has "
+            f"{len(plan.datasets)} datasets; count one dataset, or use --format csv"
+        )
+    for entry in plan.unreadable:
+        raise RunError(
+            "--format notebook cannot show that an input failed, and "
+            f"{plan.describe(entry)} cannot be read: {entry.reason}; leave it out, or "
+            "use --format csv"
         )
 
 

@@ -246,6 +246,7 @@ def test_sample_writes_what_it_says(call, tmp_path):
     )
     assert (status, err) == (0, "")
     written = sorted(path.name for path in folder.iterdir())
+    written.remove("README.txt")
     assert len(written) == 5
     for name in written:
         assert str(folder / name) in out
@@ -256,6 +257,18 @@ def test_sample_writes_what_it_says(call, tmp_path):
     truth = pd.read_csv(folder / "test_counts.csv")
     assert list(truth["index"]) == [0, 1]
     assert list(truth["count"]) == list(counts)
+
+
+def test_sample_replaces_its_own_archives_only(call, tmp_path):
+    small = ("--train-images", 1, "--test-images", 1, "--size", 32)
+    assert call("sample", tmp_path / "ours", *small)[0] == 0
+    assert call("sample", tmp_path / "ours", *small)[0] == 0
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs" / "train.npz").write_bytes(b"years of work")
+    status, _, err = call("sample", tmp_path / "theirs", *small)
+    assert status == 2
+    assert "holds train.npz, not written by nucleiseg sample" in err
+    assert (tmp_path / "theirs" / "train.npz").read_bytes() == b"years of work"
 
 
 def test_sample_follows_its_seed(call, tmp_path):
@@ -606,7 +619,6 @@ def test_an_archive_that_cannot_be_counted(call, count, tmp_path, kind):
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.xfail(reason="make_plan logs the same reason before prepare raises it")
 def test_an_archive_that_cannot_be_counted_is_one_line(refused, count, tmp_path):
     name, _ = make_bad_archive(tmp_path, "missing")
     refused(*count(archives=[name]))

@@ -21,7 +21,7 @@ from nucleiseg.counting import count, prepare
 def client(tmp_path_factory):
     """Client of a scheduler with one idle worker."""
     root = tmp_path_factory.mktemp("idle")
-    with open_team(root, Workers(1, 1), n_shards=1) as team:
+    with open_team(root, Workers(1, 1)) as team:
         team._client.wait_for_workers(1, timeout=60)
         yield team._client
 
@@ -159,7 +159,7 @@ def test_a_shard_that_kills_its_worker_costs_only_itself(model, tmp_path):
 
     answer = run()
     assert answer.returncode == 0, answer.stderr
-    assert "2 images in 1 shards (4 more are there)" in answer.stderr
+    assert "2 images in 1 shard (4 more are there)" in answer.stderr
     here = tmp_path / "here"
     config = load_config(None, ["shards.images=5"])
     count(prepare([f"{tmp_path / 'a.npz'}:*"], model, config), here, workers=0)

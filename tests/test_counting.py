@@ -1,5 +1,6 @@
 """A count run from archives to its table, through the command line."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -22,6 +23,7 @@ from nucleiseg.bundle import read_bundle
 from nucleiseg.cluster import plan_workers
 from nucleiseg.config import load_config
 from nucleiseg.counting import choose_pictures, count, prepare
+from nucleiseg.counting.claim import claim
 from nucleiseg.errors import RunError
 from nucleiseg.instances import label_nuclei
 from nucleiseg.model import load_network, predict
@@ -382,6 +384,58 @@ def test_another_run_s_directory_is_refused(archive, model, tmp_path, setting):
     assert "use another --run" in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["config.yaml", "manifest.json", "counts.csv"])
+def test_files_that_no_count_run_made_are_not_overwritten(
+    archive, model, tmp_path, name
+):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / name).write_text("mine")
+    with pytest.raises(RunError, match="no plan of a count run") as caught:
+        count_here([archive], model, tmp_path / "run")
+    assert name in str(caught.value)
+    assert (tmp_path / "run" / name).read_text() == "mine"
+
+
+def test_a_run_without_any_result_may_be_planned_anew(
+    archive, model, tmp_path, reference
+):
+    folder = tmp_path / "run"
+    wrong = prepare([str(archive)], model, load_config(None, ["shards.images=3"]))
+    claim(CountRun(folder), wrong.plan, wrong.config, wrong.model)
+    count_here([archive], model, folder)
+    assert (folder / "counts.csv").read_bytes() == reference
+
+
+def test_a_full_disk_is_one_line_and_loses_nothing(archive, model, tmp_path, reference):
+    folder = tmp_path / "run"
+    count_here([archive], model, folder, "shards.images=7")
+    for number in (2, 3):
+        (folder / "parts" / f"{number:06d}.parquet").unlink()
+    (folder / "counts.csv").unlink()
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)], check=False
+    ).returncode:
+        pytest.skip("only root can mount a small file system")
+    try:
+        shutil.copytree(folder, disk / "run")
+        filler = disk / "filler"
+        with contextlib.suppress(OSError):
+            filler.write_bytes(bytes(2**20))
+        command = ["count", archive, "--model", model, "--run", disk / "run"]
+        command += ["--workers", "2", "--set", "shards.images=7"]
+        answer = run_nucleiseg(*command)
+        assert answer.returncode in (1, 2)
+        assert "No space left on device" in answer.stderr.splitlines()[-1]
+        assert "Traceback" not in answer.stderr
+        filler.unlink()
+        run_nucleiseg(*command)
+        assert (disk / "run" / "counts.csv").read_bytes() == reference
+    finally:
+        subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
 def test_an_archive_that_changed_is_refused(archive, model, tmp_path):
     copy = shutil.copy(archive, tmp_path / "copy.npz")
     count_here([copy], model, tmp_path / "run")
@@ -442,20 +496,23 @@ def test_cores_are_shared_without_over_subscription(monkeypatch):
     monkeypatch.setattr("nucleiseg.cluster.available_cores", lambda: 8)
     monkeypatch.setattr("nucleiseg.cluster._visible_gpus", lambda: ())
     for wanted, n_threads in [(None, 8), (1, 8), (2, 4), (3, 2), (8, 1), (20, 1)]:
-        workers = plan_workers(wanted, device="auto")
+        workers = plan_workers(wanted, device="auto", n_shards=99)
         assert workers.n_threads == n_threads
         assert workers.count == (wanted or 1)
+    # A worker without a shard would take cores from the others.
+    workers = plan_workers(4, device="auto", n_shards=1)
+    assert (workers.count, workers.n_threads) == (1, 8)
 
 
 def test_each_worker_gets_one_of_the_gpus_that_were_granted(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5")
-    assert plan_workers(None, device="auto").gpus == ("2", "5")
-    assert plan_workers(1, device="gpu").gpus == ("2",)
-    assert plan_workers(3, device="cpu").gpus == ()
+    assert plan_workers(None, device="auto", n_shards=9).gpus == ("2", "5")
+    assert plan_workers(1, device="gpu", n_shards=9).gpus == ("2",)
+    assert plan_workers(3, device="cpu", n_shards=9).gpus == ()
     with pytest.raises(RunError, match="shows 2 GPUs"):
-        plan_workers(3, device="auto")
+        plan_workers(3, device="auto", n_shards=9)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
-    assert plan_workers(None, device="auto").gpus == ()
+    assert plan_workers(None, device="auto", n_shards=9).gpus == ()
 
 
 def test_an_empty_probability_map_counts_0():

@@ -158,7 +158,7 @@ class TestJson:
         path = tmp_path / "compute.json"
         if content is not None:
             path.write_bytes(content)
-        with pytest.raises(RunError, match=r"compute\.json cannot be read: "):
+        with pytest.raises(RunError, match=r"compute\.json is missing or damaged"):
             read_json(path)
 
     def test_text_is_utf8(self, tmp_path):

@@ -186,9 +186,33 @@ class TestUnreadable:
     def test_has_no_fingerprint(self, plan):
         assert plan("missing.npz").archives[0].fingerprint is None
 
-    def test_is_told_when_planning(self, plan, caplog):
-        plan("missing.npz")
-        assert "missing.npz: not found" in caplog.text
+    def test_what_a_glob_matches_and_is_unfit_is_an_entry(self, plan, folder):
+        with h5py.File(folder / "wells.h5", "w") as file:
+            file["wells/a/images"] = np.zeros((2, 9, 9), "uint8")
+            file["wells/b/images"] = np.zeros((2, 9, 9), "int64")
+            file["wells/c/images"] = np.zeros((2, 9, 9, 3), "uint8")
+            file["wells/d/names"] = ["x", "y"]
+            file["wells/e/positions"] = np.zeros((20, 2))
+        found = plan("wells.h5:/wells/*/*")
+        assert [entry.dataset for entry in found.entries] == [
+            "/wells/a/images",
+            "/wells/b/images",
+            "/wells/c/images",
+        ]
+        assert found.entries[0].shard == 0
+        assert "has dtype int64" in found.entries[1].reason
+        assert "colour" in found.entries[2].reason
+
+    def test_an_empty_stack_is_told(self, plan, folder, caplog):
+        np.savez(folder / "none.npz", X=np.zeros((0, 9, 9), np.uint8))
+        assert plan("none.npz:X").entries == ()
+        assert "none.npz:X holds 0 images" in caplog.text
+
+    def test_a_name_that_no_table_can_hold_is_escaped(self, plan, folder):
+        np.savez(folder / "two\nlines.npz", X=np.zeros((1, 9, 9), np.uint8))
+        found = plan("two\nlines.npz", "\udcff.npz")
+        assert "\n" not in found.archives[0].name
+        found.archives[1].name.encode("utf-8")
 
     def test_image_that_fails_to_open_is_named_by_its_key(self, plan, folder):
         np.savez(folder / "colour.npz", X=np.zeros((4, 9, 9, 3), np.uint8))

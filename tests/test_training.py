@@ -197,12 +197,32 @@ def test_best_weights_are_those_of_the_lowest_validation_loss(
 
 def test_divergence_stops_the_run_and_is_named(training_archive, tmp_path):
     answer = run_nucleiseg(
-        *arguments(training_archive, tmp_path / "run"),
-        *("--set", "training.learning_rate=1e30"),
+        *arguments(training_archive, tmp_path / "run", "training.optimizer=rmsprop"),
+        *("--set", "training.learning_rate=3e38"),
     )
     assert answer.returncode == 2
     assert "training has diverged" in answer.stderr
     assert "Traceback" not in answer.stderr
+
+
+def test_a_refused_start_leaves_nothing_that_binds(training_archive, tmp_path):
+    folder = tmp_path / "run"
+    with pytest.raises(ConfigError, match="shared evenly"):
+        train(configure(training_archive, "training.replicas=3"), folder)
+    result = train(configure(training_archive, "training.epochs=1"), folder)
+    assert result.history.epochs == 1
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "manifest.json", "history.csv"])
+def test_files_that_no_training_made_are_not_overwritten(
+    training_archive, tmp_path, name
+):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / name).write_text("{}")
+    with pytest.raises(RunError, match="is no training's directory") as caught:
+        train(configure(training_archive), tmp_path / "run")
+    assert name in str(caught.value)
+    assert (tmp_path / "run" / name).read_text() == "{}"
 
 
 def test_a_batch_must_be_shared_evenly():

@@ -9,10 +9,12 @@ failure becomes an `ArchiveError` of one line.
 from nucleiseg.archives.access import (
     find_images,
     find_labels,
+    find_unfit_images,
     list_datasets,
     open_reader,
 )
 from nucleiseg.archives.datasets import DatasetInfo
+from nucleiseg.archives.failures import to_one_line
 from nucleiseg.archives.identity import fingerprint
 from nucleiseg.archives.reader import Reader
 from nucleiseg.archives.selection import split_name
@@ -22,8 +24,10 @@ __all__ = [
     "Reader",
     "find_images",
     "find_labels",
+    "find_unfit_images",
     "fingerprint",
     "list_datasets",
     "open_reader",
     "split_name",
+    "to_one_line",
 ]

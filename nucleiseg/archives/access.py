@@ -8,7 +8,11 @@ from typing import TYPE_CHECKING
 from nucleiseg.archives import hdf5, npz
 from nucleiseg.archives.failures import make_error
 from nucleiseg.archives.files import Kind, recognise
-from nucleiseg.archives.selection import choose_datasets, explain_no_match
+from nucleiseg.archives.selection import (
+    choose_datasets,
+    explain_no_match,
+    list_unfit,
+)
 
 if TYPE_CHECKING:
     from nucleiseg.archives.datasets import DatasetInfo
@@ -68,6 +72,31 @@ def find_images(path: str | os.PathLike[str], key: str | None) -> list[DatasetIn
         key=key,
         find_problem=lambda info: info.problem,
         purpose="image",
+    )
+
+
+def find_unfit_images(
+    path: str | os.PathLike[str], key: str | None
+) -> list[DatasetInfo]:
+    """Find what a glob matches beside `find_images` and cannot be used as images.
+
+    Returns
+    -------
+    list of DatasetInfo
+        Each with its `problem`; text and tables of coordinates are not among them.
+
+    Raises
+    ------
+    ArchiveError
+        Where the file as a whole cannot be read.
+    """
+    if key is None:
+        return []
+    return list_unfit(
+        os.fspath(path),
+        list_datasets(path),
+        key=key,
+        find_problem=lambda info: info.problem,
     )
 
 

@@ -69,6 +69,14 @@ class DatasetInfo:
         return is_numeric and self.has_image_sides
 
     @property
+    def looks_like_images(self) -> bool:
+        """Whether somebody may have meant it as images, of colour or any dtype too."""
+        if self.dtype == UNKNOWN_DTYPE:
+            return True
+        is_numeric = self.dtype.startswith(("bool", "int", "uint", "float", "complex"))
+        return is_numeric and sorted((0, 0, *self.shape))[-2] >= MIN_IMAGE_SIDE_PX
+
+    @property
     def has_image_sides(self) -> bool:
         """Whether each image is large enough not to be a table of coordinates."""
         grey = drop_channel_axis(self.shape)

@@ -102,6 +102,17 @@ def choose_datasets(
     return fit
 
 
+def list_unfit(
+    name: str, datasets: Sequence[DatasetInfo], *, key: str, find_problem: FindProblem
+) -> list[DatasetInfo]:
+    """List what a key or glob matches and looks like images but cannot be used."""
+    return [
+        info
+        for info in _match_keys(name, datasets, key)
+        if find_problem(info) is not None and info.looks_like_images
+    ]
+
+
 def explain_no_match(datasets: Sequence[DatasetInfo], key: str) -> str:
     """Say that no dataset has this key, which is nearest and which there are."""
     keys = [info.key for info in datasets]

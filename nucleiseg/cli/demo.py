@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 from nucleiseg.cli.main import DONE, INTERRUPTED
+from nucleiseg.errors import RunError
 from nucleiseg.runs import create_private, write_text
 
 _CONFIG = """\
@@ -40,7 +41,10 @@ def run(options: argparse.Namespace) -> int:
     create_private(folder)
     config = folder / "demo.yaml"
     archive = sample / "train.npz"
-    write_text(config, _CONFIG.format(archive=_yaml_string(archive)))
+    text = _CONFIG.format(archive=_yaml_string(archive))
+    if config.exists() and config.read_text(encoding="utf-8") != text:
+        raise RunError(f"{config} is another configuration; choose another folder")
+    write_text(config, text)
     test_images = str(sample / "test_images.npz")
     commands = [
         ["sample", str(sample)],

@@ -6,7 +6,9 @@ import errno
 import importlib
 import logging
 import os
+import signal
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -49,7 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         # Each command's module is imported only when it runs: --help stays instant.
         command = importlib.import_module(f"nucleiseg.cli.{options.command}")
-        status: int = command.run(options)
+        with _terminate_like_interrupt():
+            status: int = command.run(options)
     except KeyboardInterrupt:
         _complain("interrupted; the same command goes on where it stopped")
         return INTERRUPTED
@@ -92,6 +95,23 @@ def _explain(error: Exception) -> str:
     return " ".join(text.splitlines())
 
 
+@contextlib.contextmanager
+def _terminate_like_interrupt() -> Iterator[None]:
+    """Let SIGTERM, which schedulers send first, end the workers, too, and clean up."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(signal_number: int, frame: object) -> NoReturn:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def _complain(message: str) -> None:
     print(f"nucleiseg: {message}", file=sys.stderr)
 
@@ -112,10 +132,17 @@ def _prepare_streams() -> None:
             getattr(sys, name).reconfigure(errors="backslashreplace")
 
 
+class _MessageOnly(logging.Formatter):
+    """One line a record; traces go to the log file only."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return record.getMessage()
+
+
 def _configure_logging() -> None:
     logger = logging.getLogger("nucleiseg")
     handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(message)s"))
+    handler.setFormatter(_MessageOnly())
     # In place of an earlier call's, which may write to a stream that is closed.
     logger.handlers = [handler]
     logger.setLevel(logging.INFO)

@@ -69,9 +69,14 @@ def _apply_override(values: dict[str, Any], override: str) -> tuple[str, str]:
     name, equals, text = override.partition("=")
     section, dot, key = name.strip().partition(".")
     if not (equals and dot and section and key):
+        homes = [
+            f"{known}.{name.strip()}"
+            for known, keys in _sections().items()
+            if name.strip() in keys
+        ]
         raise ConfigError(
             f"--set {override}: expected section.key=value, for example "
-            "training.epochs=10"
+            f"{homes[0] + '=' + text if homes and equals else 'training.epochs=10'}"
         )
     try:
         value = dialect.load(text)

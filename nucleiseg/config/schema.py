@@ -66,7 +66,7 @@ class PreprocessConfig(Section):
 class ModelConfig(Section):
     """The U-Net."""
 
-    base_filters: int = Field(default=16, ge=1)
+    base_filters: int = Field(default=16, ge=1, le=1024)
     """Filters of the first level; each level down doubles them (64: the notebook)."""
     dropout: float = Field(default=0.5, ge=0, lt=1)
     """Share of features dropped before the output layer, in training only."""

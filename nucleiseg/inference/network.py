@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nucleiseg.bundle import BundleInfo
-from nucleiseg.devices import import_tensorflow
+from nucleiseg.devices import explain_exhaustion, import_tensorflow
 from nucleiseg.inference.compute import Compute
 from nucleiseg.inference.pipeline import map_ordered
 from nucleiseg.model import load_network
@@ -122,7 +122,8 @@ class TiledNetwork:
         batch = np.zeros((*shape, 1), dtype=np.float32)
         for position, tile in enumerate(tiles):
             batch[position, ..., 0] = tile
-        output = self._compiled(shape)(import_tensorflow().constant(batch)).numpy()
+        with explain_exhaustion():
+            output = self._compiled(shape)(import_tensorflow().constant(batch)).numpy()
         return list(output[: len(tiles), ..., 0])
 
     def _compiled(self, shape: tuple[int, int, int]) -> Any:

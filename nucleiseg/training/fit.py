@@ -23,7 +23,7 @@ from nucleiseg.dataset import (
     training_order,
     usable_images,
 )
-from nucleiseg.devices import find_precision, import_tensorflow
+from nucleiseg.devices import explain_exhaustion, find_precision, import_tensorflow
 from nucleiseg.errors import ConfigError, RunError
 from nucleiseg.model import build_unet, describe, save_weights
 from nucleiseg.progress import Progress
@@ -43,6 +43,7 @@ from nucleiseg.training.state import (
     Checkpoint,
     History,
     drop_other_best,
+    list_checkpoints,
     load_best,
     load_newest,
     save_best,
@@ -81,7 +82,8 @@ def preview(config: Config) -> Preview:
     """Build the network and split the data, and train nothing."""
     shapes = inspect_labelled(config.data)
     training, validation = split_indices(shapes.n_images, config.data)
-    network = build_unet(config.model, image_shape=shapes.image_shape)
+    with explain_exhaustion():
+        network = build_unet(config.model, image_shape=shapes.image_shape)
     return Preview(
         describe(network), network.count_params(), training.size, validation.size
     )
@@ -122,28 +124,40 @@ def train(config: Config, folder: Path) -> TrainResult:
 
 
 def _claim(run: TrainRun, config: Config, shapes: LabelledShapes) -> None:
-    """Make the run directory, or check that it belongs to this training."""
-    create_private(run.root)
-    create_private(run.checkpoints)
+    """Make the run directory, or check that it belongs to this training.
+
+    One without a checkpoint has nothing to lose and may begin anew.
+    """
     data_fingerprint = fingerprint(shapes.path)
-    if run.config.exists() and run.manifest.exists():
+    manifest = read_json(run.manifest) if run.manifest.exists() else {}
+    if "data_fingerprint" not in manifest:
+        _refuse_others(run)
+    elif list_checkpoints(run) and run.config.exists():
         _refuse_changes(run, load_config(run.config), config)
-        if read_json(run.manifest)["data_fingerprint"] != data_fingerprint:
+        if manifest["data_fingerprint"] != data_fingerprint:
             raise RunError(
                 f"{shapes.path} has changed since training {run.root} began; use "
                 "another --run for the new data"
             )
         logger.info("going on with %s", run.root)
-    else:
-        write_json(
-            run.manifest,
-            {
-                "environment": describe_environment(),
-                "data_fingerprint": data_fingerprint,
-                "started": timestamp(),
-            },
-        )
+    create_private(run.root)
+    create_private(run.checkpoints)
+    fresh = {"environment": describe_environment(), "started": timestamp()}
+    write_json(
+        run.manifest, {**fresh, **manifest, "data_fingerprint": data_fingerprint}
+    )
     write_text(run.config, config.to_yaml())
+
+
+def _refuse_others(run: TrainRun) -> None:
+    """Refuse a directory with files that a training would overwrite."""
+    ours = [run.config, run.manifest, run.history, run.bundle.root]
+    there = [path.name for path in [*ours, *list_checkpoints(run)] if path.exists()]
+    if there:
+        raise RunError(
+            f"{run.root} holds {', '.join(there[:4])} and is no training's directory; "
+            "use another --run"
+        )
 
 
 def _refuse_changes(run: TrainRun, before: Config, now: Config) -> None:
@@ -227,12 +241,15 @@ def _run_epochs(
         # The state before this one may be needed, too, with its own best weights.
         drop_other_best(run, [history, History(history.rows[:-1])])
 
-    with Progress(
-        training.epochs * order.n_images,
-        label="training",
-        unit="images",
-        done=history.epochs * order.n_images,
-    ) as progress:
+    with (
+        explain_exhaustion(),
+        Progress(
+            training.epochs * order.n_images,
+            label="training",
+            unit="images",
+            done=history.epochs * order.n_images,
+        ) as progress,
+    ):
         network.fit(
             make_batches(
                 labelled,

@@ -6,30 +6,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from nucleiseg.archives import find_images, split_name
 from nucleiseg.bundle import BundleInfo, read_bundle, resolve_for_counting
 from nucleiseg.cluster import Team, Workers, open_team, plan_workers
-from nucleiseg.config import Config, load_config
-from nucleiseg.errors import ArchiveError, IncompleteError, RunError
+from nucleiseg.config import Config
+from nucleiseg.counting.claim import claim
+from nucleiseg.counting.pictures import choose_pictures
+from nucleiseg.errors import IncompleteError, RunError
 from nucleiseg.inference import ShardResult, read_compute
 from nucleiseg.progress import Progress
 from nucleiseg.provenance import describe_environment, timestamp
-from nucleiseg.runs import (
-    CountRun,
-    create_private,
-    read_json,
-    remove_temporaries,
-    write_json,
-    write_text,
-)
-from nucleiseg.shards import (
-    Entry,
-    Plan,
-    explain_difference,
-    make_plan,
-    read_plan,
-    write_plan,
-)
+from nucleiseg.runs import CountRun, read_json, write_json
+from nucleiseg.shards import Entry, Plan, make_plan
 from nucleiseg.tables import Merged, check_notebook_format, find_missing, merge
 
 logger = logging.getLogger(__name__)
@@ -74,13 +61,18 @@ def prepare(inputs: Sequence[str], model: Path, config: Config) -> Prepared:
     bundle = read_bundle(model.absolute())
     resolved = resolve_for_counting(config, bundle)
     plan = make_plan(inputs, resolved, bundle)
+    reasons = [
+        f"{plan.archives[entry.archive].path}"
+        f"{'' if entry.dataset is None else ':' + entry.dataset}: {entry.reason}"
+        for entry in plan.unreadable
+    ]
     if not plan.datasets:
-        reasons = "; ".join(
-            f"{plan.describe(entry)}: {entry.reason}" for entry in plan.unreadable
-        )
-        raise RunError(f"nothing to count: {reasons or 'the archives hold no images'}")
+        empty = f"{', '.join(inputs)} hold no images"
+        raise RunError(f"nothing to count: {'; '.join(reasons) or empty}")
     if resolved.table.format == "notebook":
         check_notebook_format(plan)
+    for reason in reasons:
+        logger.warning("%s", reason)
     return Prepared(plan, resolved, bundle)
 
 
@@ -105,15 +97,17 @@ def count(prepared: Prepared, folder: Path, *, workers: int | None) -> CountResu
     """
     plan, config = prepared.plan, prepared.config
     run = CountRun(folder.absolute())
-    workers_here = plan_workers(workers, device=config.inference.device)
-    _claim(run, prepared)
+    claim(run, plan, config, prepared.model)
     missing = find_missing(run, plan)
+    workers_here = plan_workers(
+        workers, device=config.inference.device, n_shards=len(missing)
+    )
     picks = choose_pictures(plan, config.table.pictures)
     if not missing:
         logger.info("all %d shards are there", len(plan.shards))
     if not missing and not picks:
         return CountResult(_merge(run, prepared), 0, 0)
-    with open_team(run.root, workers_here, n_shards=len(missing)) as team:
+    with open_team(run.root, workers_here) as team:
         if missing:
             _compute(run, plan, missing, team, workers_here)
         merged = _merge(run, prepared)
@@ -130,81 +124,18 @@ def _merge(run: CountRun, prepared: Prepared) -> Merged:
     )
 
 
-def find_test_input(config: Config) -> str | None:
-    """Find the archive to count after a training (notebook steps N8 to N10).
-
-    Returns
-    -------
-    str or None
-        ``ARCHIVE[:KEY]``, with a relative path completed by the folder of
-        `data.archive`; None where none is configured.
-
-    Raises
-    ------
-    ArchiveError
-        It cannot be read: better now than after hours of training.
-    """
-    if config.data.test_archive is None or config.data.archive is None:
-        return None
-    path, key = split_name(config.data.test_archive)
-    beside = Path(config.data.archive).parent / config.data.test_archive
-    if not path.is_absolute():
-        path, key = split_name(str(beside))
-    try:
-        find_images(path, key)
-    except ArchiveError as error:
-        raise ArchiveError(
-            f"{error} (data.test_archive, to be counted after the training; set it to "
-            "null to train only)"
-        ) from error
-    return str(path) if key is None else f"{path}:{key}"
-
-
-def _claim(run: CountRun, prepared: Prepared) -> None:
-    """Make the run directory, the plan last, or check that it is this run's."""
-    create_private(run.root)
-    for folder in (run.parts, run.logs):
-        create_private(folder)
-    for folder in (run.root, run.parts):
-        remove_temporaries(folder)
-    if run.plan.exists():
-        before = read_plan(run.plan)
-        if before.identity != prepared.plan.identity:
-            raise RunError(
-                f"{run.root} holds another run: "
-                f"{explain_difference(before, prepared.plan)}; use another --run, or "
-                "the archives and settings it began with"
-            )
-        saved = load_config(run.config)
-        logger.info("going on with %s", run.root)
-        # The table's format and pictures may differ from call to call.
-        config = saved.model_copy(update={"table": prepared.config.table})
-        write_text(run.config, config.to_yaml())
-        return
-    write_text(run.config, prepared.config.to_yaml())
-    write_json(
-        run.manifest,
-        {
-            "environment": describe_environment(),
-            "model": str(prepared.model.paths.root),
-            "model_sha256": prepared.model.weights_sha256,
-            "started": timestamp(),
-        },
-    )
-    write_plan(run.plan, prepared.plan)
-
-
 def _compute(
     run: CountRun, plan: Plan, missing: Sequence[Entry], team: Team, workers: Workers
 ) -> None:
     n_there = len(plan.shards) - len(missing)
     n_images = sum(shard.n_images for shard in missing)
     logger.info(
-        "%d images in %d shards%s, %s",
+        "%d images in %d shard%s%s, %s",
         n_images,
         len(missing),
+        "s" * (len(missing) > 1),
         f" ({n_there} more are there)" if n_there else "",
-        _describe_workers(workers, len(missing)),
+        _describe_workers(workers),
     )
     start_s = time.monotonic()
     failed_images = 0
@@ -235,13 +166,12 @@ def _compute(
     )
 
 
-def _describe_workers(workers: Workers, n_shards: int) -> str:
+def _describe_workers(workers: Workers) -> str:
     cores = f"{workers.n_threads} core{'s' if workers.n_threads > 1 else ''}"
     if workers.count == 0:
         return f"in this process with {cores}"
-    count = min(workers.count, n_shards)
     each = "a GPU" if workers.gpus else cores
-    return f"{count} worker{'s' if count > 1 else ''} with {each} each"
+    return f"{workers.count} worker{'s' * (workers.count > 1)} with {each} each"
 
 
 def _record(run: CountRun, n_images: int, seconds: float, workers: Workers) -> None:
@@ -256,30 +186,3 @@ def _record(run: CountRun, n_images: int, seconds: float, workers: Workers) -> N
         }
     )
     write_json(run.manifest, manifest)
-
-
-def choose_pictures(plan: Plan, n_pictures: int) -> list[tuple[int, int]]:
-    """Choose images to draw, evenly over the run.
-
-    Returns
-    -------
-    list of (shard, index)
-        Index of the image in its dataset; fewer than asked for where the run has
-        fewer images.
-    """
-    n_pictures = min(n_pictures, plan.n_images)
-    wanted = [
-        (2 * number + 1) * plan.n_images // (2 * n_pictures)
-        for number in range(n_pictures)
-    ]
-    picks: list[tuple[int, int]] = []
-    first = 0
-    for shard in plan.shards:
-        assert shard.shard is not None
-        picks += [
-            (shard.shard, shard.start + position - first)
-            for position in wanted
-            if first <= position < first + shard.n_images
-        ]
-        first += shard.n_images
-    return picks

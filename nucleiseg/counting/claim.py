@@ -1,0 +1,74 @@
+"""Whose run directory it is: the plan is written first, and nothing is overwritten."""
+
+import logging
+
+from nucleiseg.bundle import BundleInfo
+from nucleiseg.config import Config
+from nucleiseg.errors import RunError
+from nucleiseg.provenance import describe_environment, timestamp
+from nucleiseg.runs import (
+    CountRun,
+    create_private,
+    read_json,
+    remove_temporaries,
+    write_json,
+    write_text,
+)
+from nucleiseg.shards import Plan, explain_difference, read_plan, write_plan
+
+logger = logging.getLogger(__name__)
+
+
+def claim(run: CountRun, plan: Plan, config: Config, model: BundleInfo) -> None:
+    """Make a run directory, or check that it is this run's.
+
+    A run that has not computed anything yet may be planned anew.
+
+    Raises
+    ------
+    RunError
+        The directory holds another run, or files that no count run made.
+    """
+    _refuse_others(run, plan)
+    create_private(run.root)
+    for folder in (run.parts, run.logs):
+        create_private(folder)
+    for folder in (run.root, run.parts):
+        remove_temporaries(folder)
+    if run.plan.exists() and read_plan(run.plan).identity == plan.identity:
+        logger.info("going on with %s", run.root)
+    else:
+        run.compute.unlink(missing_ok=True)
+        run.manifest.unlink(missing_ok=True)
+        write_plan(run.plan, plan)
+    # Whatever binds is in the plan; formats, pictures and the place of the model may
+    # differ from call to call.
+    write_text(run.config, config.to_yaml())
+    manifest = {
+        "environment": describe_environment(),
+        "started": timestamp(),
+        "model_sha256": model.weights_sha256,
+    }
+    if run.manifest.exists():
+        manifest = read_json(run.manifest)
+    write_json(run.manifest, {**manifest, "model": str(model.paths.root)})
+
+
+def _refuse_others(run: CountRun, plan: Plan) -> None:
+    parts = sorted(run.parts.glob("[!.]*"))
+    if run.plan.exists():
+        before = read_plan(run.plan)
+        if before.identity != plan.identity and parts:
+            raise RunError(
+                f"{run.root} holds another run: {explain_difference(before, plan)}; "
+                "use another --run, or the archives and settings it began with"
+            )
+        return
+    ours = [run.config, run.manifest, run.compute, *parts[:1]]
+    ours += [run.table(name) for name in ("csv", "parquet", "notebook")]
+    there = [path.name for path in ours if path.exists()]
+    if there:
+        raise RunError(
+            f"{run.root} holds {', '.join(there)} and no plan of a count run; use "
+            "another --run"
+        )
