@@ -39,8 +39,9 @@ _SETTINGS = {
     "distributed.worker.http.routes": [],
     "distributed.worker.memory.target": False,
     "distributed.worker.memory.spill": False,
-    # Read when a worker process starts, before it knows anything else.
-    "distributed.nanny.pre-spawn-environ.DASK_LOGGING__DISTRIBUTED": "warning",
+    # Read when a worker process starts, before it knows anything else. Failures of
+    # shards reach us as results; the rest is noise of closing.
+    "distributed.nanny.pre-spawn-environ.DASK_LOGGING__DISTRIBUTED": "critical",
 }
 
 
