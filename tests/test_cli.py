@@ -15,7 +15,7 @@ import pytest
 
 from nucleiseg import __version__
 from nucleiseg.cli import main
-from nucleiseg.cli.main import _make_parser
+from nucleiseg.cli.parser import make_parser
 from nucleiseg.config import load_config
 from nucleiseg.errors import NucleisegError
 from tests.conftest import run_nucleiseg
@@ -93,7 +93,7 @@ def test_help_of_a_command(call, command):
 
 
 def test_every_command_and_argument_says_what_it_is():
-    (commands,) = (a for a in _make_parser()._actions if a.choices)
+    (commands,) = (a for a in make_parser()._actions if a.choices)
     assert tuple(commands.choices) == COMMANDS
     for command, parser in commands.choices.items():
         silent = [action.dest for action in parser._actions if not action.help]

@@ -493,8 +493,8 @@ def test_pictures_are_spread_over_the_run(archive, model):
 
 
 def test_cores_are_shared_without_over_subscription(monkeypatch):
-    monkeypatch.setattr("nucleiseg.cluster.available_cores", lambda: 8)
-    monkeypatch.setattr("nucleiseg.cluster._visible_gpus", lambda: ())
+    monkeypatch.setattr("nucleiseg.cluster.workers.available_cores", lambda: 8)
+    monkeypatch.setattr("nucleiseg.cluster.workers._visible_gpus", lambda: ())
     for wanted, n_threads in [(None, 8), (1, 8), (2, 4), (3, 2), (8, 1), (20, 1)]:
         workers = plan_workers(wanted, device="auto", n_shards=99)
         assert workers.n_threads == n_threads

@@ -5,7 +5,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from nucleiseg.cli.main import DONE, SOME_FAILED, log_file
+from nucleiseg.cli.main import log_file
+from nucleiseg.cli.status import DONE, SOME_FAILED
 from nucleiseg.config import Config, load_config
 from nucleiseg.counting import CountResult, Prepared, count, prepare
 from nucleiseg.errors import ConfigError

@@ -1,6 +1,5 @@
-"""The parser, and what every command shares. Nothing heavy is imported here."""
+"""What every command shares: streams, log, errors in one line, exit status."""
 
-import argparse
 import contextlib
 import errno
 import importlib
@@ -13,23 +12,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from nucleiseg import __version__
+from nucleiseg.cli.parser import make_parser
+from nucleiseg.cli.status import COULD_NOT_START, DONE, INTERRUPTED, SOME_FAILED
 from nucleiseg.errors import IncompleteError, NucleisegError
 from nucleiseg.runs import create_private
-
-DONE = 0
-SOME_FAILED = 1
-COULD_NOT_START = 2
-INTERRUPTED = 130
-
-_EPILOG = """\
-exit status:
-  0  all of it done
-  1  done, but some inputs failed; each is named in the table
-  2  could not start; one line says why and what to do
-
-Run any command with --help for its options; NUCLEISEG_DEBUG=1 shows tracebacks.
-"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -46,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         Exit status.
     """
     _prepare_streams()
-    options = _make_parser().parse_args(arguments)
+    options = make_parser().parse_args(arguments)
     _configure_logging()
     try:
         # Each command's module is imported only when it runs: --help stays instant.
@@ -164,240 +150,3 @@ def log_file(path: Path) -> Iterator[None]:
     finally:
         logger.removeHandler(handler)
         handler.close()
-
-
-class _Parser(argparse.ArgumentParser):
-    """A parser that refuses in one line, like everything else."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(COULD_NOT_START, f"nucleiseg: {message}; see {self.prog} --help\n")
-
-
-def _make_parser() -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog="nucleiseg",
-        description="Count nuclei in large microscopy archives with a U-Net.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--version", action="version", version=__version__)
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    _add_demo(commands)
-    _add_sample(commands)
-    _add_inspect(commands)
-    _add_train(commands)
-    _add_count(commands)
-    _add_evaluate(commands)
-    return parser
-
-
-_Commands = argparse._SubParsersAction
-
-
-def _add_command(
-    commands: "_Commands[_Parser]", name: str, summary: str
-) -> argparse.ArgumentParser:
-    return commands.add_parser(
-        name, help=summary, description=summary[0].upper() + summary[1:] + "."
-    )
-
-
-def _whole_number(text: str) -> int:
-    if not (text.isascii() and text.isdecimal()):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 on")
-    return int(text)
-
-
-def _add_settings(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--set",
-        dest="overrides",
-        metavar="SECTION.KEY=VALUE",
-        action="append",
-        default=[],
-        help="override a setting; may be given several times",
-    )
-
-
-def _add_demo(commands: "_Commands[_Parser]") -> None:
-    parser = _add_command(
-        commands,
-        "demo",
-        "make a sample, train, count, evaluate and draw, in about five minutes",
-    )
-    parser.add_argument(
-        "folder",
-        nargs="?",
-        type=Path,
-        default=Path("demo"),
-        metavar="DIR",
-        help="folder for everything it makes (default: demo)",
-    )
-
-
-def _add_sample(commands: "_Commands[_Parser]") -> None:
-    parser = _add_command(
-        commands, "sample", "write synthetic labelled images to train on and to count"
-    )
-    parser.add_argument(
-        "folder",
-        type=Path,
-        metavar="DIR",
-        help="folder for the archives; train.npz and test_* in it are replaced",
-    )
-    parser.add_argument(
-        "--train-images",
-        type=_whole_number,
-        default=400,
-        metavar="N",
-        help="labelled images to train on (default: 400)",
-    )
-    parser.add_argument(
-        "--test-images",
-        type=_whole_number,
-        default=100,
-        metavar="N",
-        help="images to count (default: 100)",
-    )
-    parser.add_argument(
-        "--size",
-        type=_whole_number,
-        default=128,
-        metavar="PX",
-        help="side of the images (default: 128)",
-    )
-    parser.add_argument(
-        "--seed",
-        type=_whole_number,
-        default=0,
-        metavar="N",
-        help="another seed draws other images (default: 0)",
-    )
-
-
-def _add_inspect(commands: "_Commands[_Parser]") -> None:
-    parser = _add_command(
-        commands,
-        "inspect",
-        "list the datasets of archives, with their ranges, and draw one image of each",
-    )
-    parser.add_argument(
-        "archives",
-        nargs="+",
-        metavar="ARCHIVE[:KEY]",
-        help="npz or HDF5; without a key, which may be a glob, all its datasets",
-    )
-    parser.add_argument(
-        "--pictures",
-        type=Path,
-        metavar="DIR",
-        help="where pictures go, for several archives in a folder each (default: "
-        "inspect-ARCHIVE in this folder)",
-    )
-    parser.add_argument("--no-pictures", action="store_true", help="draw nothing")
-    parser.add_argument(
-        "--index",
-        type=_whole_number,
-        default=0,
-        metavar="N",
-        help="which image to draw, from 0 on (default: 0)",
-    )
-    parser.add_argument(
-        "--all",
-        dest="read_all",
-        action="store_true",
-        help="take ranges from all images, not from the first 256 MB of each dataset",
-    )
-
-
-def _add_train(commands: "_Commands[_Parser]") -> None:
-    parser = _add_command(
-        commands,
-        "train",
-        "train a U-Net from labelled images; the same command again goes on with it",
-    )
-    parser.add_argument(
-        "config",
-        type=Path,
-        metavar="CONFIG",
-        help="YAML file; data.archive in it names the labelled images",
-    )
-    parser.add_argument(
-        "--run", type=Path, metavar="DIR", help="run directory; DIR/model is the model"
-    )
-    parser.add_argument(
-        "--dry-run",
-        action="store_true",
-        help="print network and split; train and write nothing",
-    )
-    _add_settings(parser)
-
-
-def _add_count(commands: "_Commands[_Parser]") -> None:
-    parser = _add_command(
-        commands,
-        "count",
-        "count the nuclei in archives; the same command again computes what is missing",
-    )
-    parser.add_argument(
-        "archives",
-        nargs="+",
-        metavar="ARCHIVE[:KEY]",
-        help="npz or HDF5; the key may be a glob, as in plate7.h5:/wells/*/images",
-    )
-    parser.add_argument(
-        "--model", type=Path, required=True, metavar="BUNDLE", help="model bundle"
-    )
-    parser.add_argument(
-        "--run", type=Path, metavar="DIR", help="run directory for table and parts"
-    )
-    parser.add_argument(
-        "--config", type=Path, metavar="FILE", help="YAML file with settings"
-    )
-    parser.add_argument(
-        "--workers",
-        type=_whole_number,
-        metavar="N",
-        help="processes (default: one a GPU, or one on a CPU; 0: in this process)",
-    )
-    parser.add_argument(
-        "--format",
-        choices=["csv", "parquet", "notebook"],
-        help="of the table (default: csv); notebook: the original notebook's file",
-    )
-    parser.add_argument(
-        "--pictures",
-        type=_whole_number,
-        metavar="K",
-        help="draw K predictions over their images",
-    )
-    parser.add_argument(
-        "--dry-run",
-        action="store_true",
-        help="print what would be counted; write nothing",
-    )
-    _add_settings(parser)
-
-
-def _add_evaluate(commands: "_Commands[_Parser]") -> None:
-    parser = _add_command(
-        commands,
-        "evaluate",
-        "compare counts or label images with the truth",
-    )
-    parser.add_argument(
-        "predicted", metavar="PREDICTED", help="table, or ARCHIVE:KEY of label images"
-    )
-    parser.add_argument(
-        "truth", metavar="TRUTH", help="table, or ARCHIVE:KEY of label images"
-    )
-    parser.add_argument(
-        "--min-true-area-px",
-        type=_whole_number,
-        default=0,
-        metavar="PX",
-        help="leave smaller true nuclei out (default: 0)",
-    )
-    parser.add_argument(
-        "--json", dest="as_json", action="store_true", help="print JSON, not a table"
-    )

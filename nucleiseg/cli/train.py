@@ -3,7 +3,8 @@
 import argparse
 import logging
 
-from nucleiseg.cli.main import DONE, log_file
+from nucleiseg.cli.main import log_file
+from nucleiseg.cli.status import DONE
 from nucleiseg.config import Config, load_config
 from nucleiseg.counting import find_test_input
 from nucleiseg.errors import ArchiveError, ConfigError

@@ -9,13 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nucleiseg.archives import fingerprint
-from nucleiseg.bundle import write_info
-from nucleiseg.config import Config, load_config
+from nucleiseg.config import Config
 from nucleiseg.dataset import (
     BatchOrder,
     LabelledImages,
-    LabelledShapes,
     inspect_labelled,
     make_batches,
     read_labelled,
@@ -25,37 +22,26 @@ from nucleiseg.dataset import (
 )
 from nucleiseg.devices import explain_exhaustion, find_precision, import_tensorflow
 from nucleiseg.errors import ConfigError, RunError
-from nucleiseg.model import build_unet, describe, save_weights
+from nucleiseg.model import build_unet, describe
 from nucleiseg.progress import Progress
-from nucleiseg.provenance import describe_environment, timestamp
-from nucleiseg.report import save_history
 from nucleiseg.runs import (
     TrainRun,
-    create_private,
     read_json,
-    write_json,
-    write_text,
 )
 from nucleiseg.training.callbacks import make_callbacks
+from nucleiseg.training.claim import claim
+from nucleiseg.training.finish import finish
 from nucleiseg.training.replicas import Replicas, find_replicas
-from nucleiseg.training.scores import score_counts
 from nucleiseg.training.state import (
     Checkpoint,
     History,
     drop_other_best,
-    list_checkpoints,
-    load_best,
     load_newest,
     save_best,
     save_checkpoint,
 )
 
 logger = logging.getLogger(__name__)
-
-_BINDING_SECTIONS = ("data", "preprocess", "model", "training")
-
-# Changing these does not disturb what was trained so far.
-_FREE = {("data", "test_archive"), ("training", "epochs"), ("training", "keep")}
 
 
 @dataclass(frozen=True)
@@ -106,7 +92,7 @@ def train(config: Config, folder: Path) -> TrainResult:
     """
     shapes = inspect_labelled(config.data)
     run = TrainRun(folder)
-    _claim(run, config, shapes)
+    claim(run, config, shapes)
     checkpoint = load_newest(run)
     history = checkpoint.history if checkpoint else History()
     if finished := _read_finished(run, config, history):
@@ -115,72 +101,11 @@ def train(config: Config, folder: Path) -> TrainResult:
     labelled = read_labelled(shapes, config.preprocess)
     parts = split_indices(shapes.n_images, config.data)
     _run_epochs(run, config, labelled, parts, checkpoint, history)
-    weights = _final_weights(run, config, history)
-    scores = _finish(run, config, weights, history, labelled, parts)
+    scores = finish(run, config, history, labelled, parts)
     logger.info(
         "model bundle %s after %.0f s", run.bundle.root, time.monotonic() - start_s
     )
     return TrainResult(run, history, scores, already_finished=False)
-
-
-def _claim(run: TrainRun, config: Config, shapes: LabelledShapes) -> None:
-    """Make the run directory, or check that it belongs to this training.
-
-    One without a checkpoint has nothing to lose and may begin anew.
-    """
-    data_fingerprint = fingerprint(shapes.path)
-    manifest = read_json(run.manifest) if run.manifest.exists() else {}
-    if "data_fingerprint" not in manifest:
-        _refuse_others(run)
-    elif list_checkpoints(run) and run.config.exists():
-        _refuse_changes(run, load_config(run.config), config)
-        if manifest["data_fingerprint"] != data_fingerprint:
-            raise RunError(
-                f"{shapes.path} has changed since training {run.root} began; use "
-                "another --run for the new data"
-            )
-        logger.info("going on with %s", run.root)
-    create_private(run.root)
-    create_private(run.checkpoints)
-    fresh = {"environment": describe_environment(), "started": timestamp()}
-    write_json(
-        run.manifest, {**fresh, **manifest, "data_fingerprint": data_fingerprint}
-    )
-    write_text(run.config, config.to_yaml())
-
-
-def _refuse_others(run: TrainRun) -> None:
-    """Refuse a directory with files that a training would overwrite."""
-    ours = [run.config, run.manifest, run.history, run.bundle.root]
-    there = [path.name for path in [*ours, *list_checkpoints(run)] if path.exists()]
-    if there:
-        raise RunError(
-            f"{run.root} holds {', '.join(there[:4])} and is no training's directory; "
-            "use another --run"
-        )
-
-
-def _refuse_changes(run: TrainRun, before: Config, now: Config) -> None:
-    differences = []
-    for section in _BINDING_SECTIONS:
-        old = getattr(before, section).model_dump(mode="json")
-        new = getattr(now, section).model_dump(mode="json")
-        differences += [
-            f"{section}.{key} was {old[key]!r} and is now {new[key]!r}"
-            for key in old
-            if old[key] != new[key] and (section, key) not in _FREE
-        ]
-    if before.training.epochs > now.training.epochs:
-        differences.append(
-            f"training.epochs was {before.training.epochs} and is now "
-            f"{now.training.epochs} (it may only grow)"
-        )
-    if differences:
-        raise RunError(
-            f"{run.root} holds a training with another configuration: "
-            f"{'; '.join(differences)}; use another --run, or the settings it began "
-            "with"
-        )
 
 
 def _read_finished(
@@ -329,48 +254,3 @@ def _restore(variables: list[Any], checkpoint: Checkpoint) -> None:
         )
     for variable, value in zip(variables, checkpoint.variables, strict=True):
         variable.assign(value)
-
-
-def _final_weights(
-    run: TrainRun, config: Config, history: History
-) -> list[NDArray[Any]]:
-    if config.training.keep == "best":
-        return load_best(run, history)
-    checkpoint = load_newest(run)
-    if checkpoint is None:
-        raise RunError(f"{run.checkpoints} is empty; train again")
-    n_weights = len(build_unet(config.model).weights)
-    return checkpoint.variables[:n_weights]
-
-
-def _finish(
-    run: TrainRun,
-    config: Config,
-    weights: list[NDArray[Any]],
-    history: History,
-    labelled: LabelledImages,
-    parts: tuple[NDArray[np.intp], NDArray[np.intp]],
-) -> dict[str, Any]:
-    """Write bundle and plots; score the bundle's network on the validation images."""
-    run.bundle.root.mkdir(exist_ok=True)
-    save_weights(run.bundle, config.model, weights)
-    scores = {
-        "validation": score_counts(config, weights, labelled, parts[1]),
-        "history": history.rows[-1],
-        "best_epoch": history.best_epoch,
-    }
-    write_info(
-        run.bundle,
-        config,
-        training={
-            "config": config.training.model_dump(mode="json"),
-            "data": config.data.model_dump(mode="json"),
-            "n_training": int(parts[0].size),
-            "n_validation": int(parts[1].size),
-            "epochs": history.epochs,
-            "environment": describe_environment(),
-        },
-        scores=scores,
-    )
-    save_history(run.root, history.columns())
-    return scores

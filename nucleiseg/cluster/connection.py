@@ -1,0 +1,113 @@
+"""A scheduler and its workers on this machine: private, quiet, and ended for sure."""
+
+import contextlib
+import logging
+import signal
+import tempfile
+import threading
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from nucleiseg.cluster.workers import Workers
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+_SETTINGS = {
+    # One shard in each worker's hands and none in its queue, so that a death is not
+    # blamed on shards that only waited.
+    "distributed.scheduler.worker-saturation": 1.0,
+    "distributed.scheduler.work-stealing": False,
+    "distributed.scheduler.allowed-failures": 2,
+    # Importing and tracing TensorFlow can keep a worker silent for minutes.
+    "distributed.scheduler.worker-ttl": "15 minutes",
+    # No web pages: they have neither encryption nor a login.
+    "distributed.scheduler.http.routes": [],
+    "distributed.worker.http.routes": [],
+    "distributed.worker.memory.target": False,
+    "distributed.worker.memory.spill": False,
+    # Read when a worker process starts, before it knows anything else. Failures of
+    # shards reach us as results; the rest is noise of closing.
+    "distributed.nanny.pre-spawn-environ.DASK_LOGGING__DISTRIBUTED": "critical",
+}
+
+
+class _NotOfClosing(logging.Filter):
+    """Drops dask's remark that a worker which is told to end takes seconds to end."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return "still alive after" not in record.getMessage()
+
+
+_NOT_OF_CLOSING = _NotOfClosing()
+
+
+@contextlib.contextmanager
+def connect(workers: Workers) -> "Iterator[Client]":
+    """Start a scheduler and workers, and close them whatever happens.
+
+    All of it listens on this machine only, and speaks TLS with keys that live in
+    memory: on a shared node, whoever could talk to a scheduler could run code as its
+    user.
+    """
+    import dask
+
+    # Before distributed is imported, which sets up its logging by it.
+    dask.config.set({"logging.distributed": "warning"})
+    from distributed import Client, Nanny, Scheduler, Security, SpecCluster
+
+    logging.getLogger("distributed.nanny").addFilter(_NOT_OF_CLOSING)
+    security = Security.temporary()
+    with (
+        dask.config.set(_SETTINGS),
+        tempfile.TemporaryDirectory(prefix="nucleiseg-") as scratch,
+    ):
+        common = {
+            "host": "127.0.0.1",
+            "protocol": "tls",
+            "security": security,
+            "dashboard": False,
+            "dashboard_address": "127.0.0.1:0",
+        }
+        specification = {
+            number: {
+                "cls": Nanny,
+                "options": {
+                    **common,
+                    "nthreads": 1,
+                    "memory_limit": 0,
+                    "local_directory": scratch,
+                    "env": _environment(workers, number),
+                },
+            }
+            for number in range(workers.count)
+        }
+        with contextlib.ExitStack() as stack:
+            with _interrupts_ignored():
+                cluster = stack.enter_context(
+                    SpecCluster(
+                        workers=specification,
+                        scheduler={"cls": Scheduler, "options": common},
+                        security=security,
+                    )
+                )
+            yield stack.enter_context(Client(cluster, security=security))
+
+
+@contextlib.contextmanager
+def _interrupts_ignored() -> Iterator[None]:
+    """Start processes that leave Ctrl-C, which a terminal sends to all, to this one."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _environment(workers: Workers, number: int) -> dict[str, str]:
+    if not workers.gpus:
+        return {}
+    return {"CUDA_VISIBLE_DEVICES": workers.gpus[number]}

@@ -1,0 +1,68 @@
+"""From the last training state to a model bundle with scores and plots."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nucleiseg.bundle import write_info
+from nucleiseg.config import Config
+from nucleiseg.dataset import LabelledImages
+from nucleiseg.errors import RunError
+from nucleiseg.model import build_unet, save_weights
+from nucleiseg.provenance import describe_environment
+from nucleiseg.report import save_history
+from nucleiseg.runs import TrainRun
+from nucleiseg.training.scores import score_counts
+from nucleiseg.training.state import History, load_best, load_newest
+
+
+def _final_weights(
+    run: TrainRun, config: Config, history: History
+) -> list[NDArray[Any]]:
+    if config.training.keep == "best":
+        return load_best(run, history)
+    checkpoint = load_newest(run)
+    if checkpoint is None:
+        raise RunError(f"{run.checkpoints} is empty; train again")
+    n_weights = len(build_unet(config.model).weights)
+    return checkpoint.variables[:n_weights]
+
+
+def finish(
+    run: TrainRun,
+    config: Config,
+    history: History,
+    labelled: LabelledImages,
+    parts: tuple[NDArray[np.intp], NDArray[np.intp]],
+) -> dict[str, Any]:
+    """Write bundle and plots; score the bundle's network on the validation images.
+
+    Returns
+    -------
+    dict
+        Scores, as the bundle keeps them.
+    """
+    weights = _final_weights(run, config, history)
+    run.bundle.root.mkdir(exist_ok=True)
+    save_weights(run.bundle, config.model, weights)
+    scores = {
+        "validation": score_counts(config, weights, labelled, parts[1]),
+        "history": history.rows[-1],
+        "best_epoch": history.best_epoch,
+    }
+    write_info(
+        run.bundle,
+        config,
+        training={
+            "config": config.training.model_dump(mode="json"),
+            "data": config.data.model_dump(mode="json"),
+            "n_training": int(parts[0].size),
+            "n_validation": int(parts[1].size),
+            "epochs": history.epochs,
+            "environment": describe_environment(),
+        },
+        scores=scores,
+    )
+    save_history(run.root, history.columns())
+    return scores
