@@ -4,9 +4,10 @@
 # Each makes .venv and installs what it needs. EXTRA=gpu installs TensorFlow for
 # NVIDIA GPUs instead of the CPU build.
 
-PYTHON ?= python3.11
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
 EXTRA ?= cpu
-VENV := .venv
+# The two builds of TensorFlow must never meet in one environment.
+VENV := .venv$(if $(filter-out cpu,$(EXTRA)),-$(EXTRA))
 BIN := $(VENV)/bin
 
 .PHONY: demo test check clean
@@ -24,7 +25,7 @@ check: $(VENV)/.test
 	$(BIN)/python -m pytest -q tests/test_layers.py
 
 clean:
-	rm -rf $(VENV) demo build *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv .venv-gpu demo build *.egg-info .pytest_cache .mypy_cache .ruff_cache
 
 # A stamp a set of extras: the demo need not wait for linters.
 $(VENV)/.demo: $(VENV)/.made pyproject.toml

@@ -69,7 +69,7 @@ def _without_chatter() -> Iterator[None]:
 
 
 def available_cores() -> int:
-    """CPU cores this process may use: SLURM and containers grant fewer than exist."""
+    """CPU cores this process may use: SLURM grants fewer than there are."""
     return len(os.sched_getaffinity(0))
 
 
@@ -91,13 +91,36 @@ def find_device(wanted: Literal["auto", "cpu", "gpu"]) -> Literal["cpu", "gpu"]:
     if n_gpus():
         return "gpu"
     if wanted == "gpu":
-        visible = os.environ.get("CUDA_VISIBLE_DEVICES", "not set")
-        raise NucleisegError(
-            "inference.device is gpu, but TensorFlow sees no GPU (CUDA_VISIBLE_DEVICES "
-            f"is {visible}); check nvidia-smi, that nucleiseg[gpu] is installed and "
-            "what TF_CPP_MIN_LOG_LEVEL=0 shows, or set inference.device=cpu"
-        )
+        raise _no_gpu("inference.device is gpu", "inference.device=cpu")
+    refuse_lost_gpus("inference.device=cpu")
     return "cpu"
+
+
+def refuse_lost_gpus(remedy: str) -> None:
+    """Refuse to compute on a CPU where GPUs were granted and TensorFlow sees none.
+
+    Parameters
+    ----------
+    remedy : str
+        What to set for computing on the CPU all the same.
+
+    Raises
+    ------
+    NucleisegError
+        CUDA_VISIBLE_DEVICES names GPUs.
+    """
+    granted = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    if granted.strip() not in ("", "-1"):
+        raise _no_gpu("GPUs were granted", remedy)
+
+
+def _no_gpu(what: str, remedy: str) -> NucleisegError:
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "not set")
+    return NucleisegError(
+        f"{what}, but TensorFlow sees no GPU (CUDA_VISIBLE_DEVICES is {visible}); "
+        "check nvidia-smi, that nucleiseg[gpu] is installed and what "
+        f"TF_CPP_MIN_LOG_LEVEL=0 shows, or set {remedy}"
+    )
 
 
 def find_precision(

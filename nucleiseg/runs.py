@@ -5,6 +5,7 @@ synced, and renamed. Nothing in the project opens a result for writing directly.
 """
 
 import contextlib
+import errno
 import json
 import os
 import re
@@ -203,7 +204,15 @@ def publish_json(path: Path, value: Any) -> Any:
         )
         _sync(temporary)
         with contextlib.suppress(FileExistsError):
-            os.link(temporary, path)
+            try:
+                os.link(temporary, path)
+            except OSError as error:
+                if error.errno not in (errno.EPERM, errno.ENOTSUP):
+                    raise
+                # Some network file systems have no links; this is as exclusive, and
+                # only a crash in this very moment would leave it incomplete.
+                with path.open("x", encoding="utf-8") as stream:
+                    stream.write(temporary.read_text(encoding="utf-8"))
     finally:
         temporary.unlink(missing_ok=True)
     return read_json(path)

@@ -21,7 +21,7 @@ from nucleiseg.counting import count, prepare
 def client(tmp_path_factory):
     """Client of a scheduler with one idle worker."""
     root = tmp_path_factory.mktemp("idle")
-    with open_team(root, Workers(1, 1)) as team:
+    with open_team(root, "", Workers(1, 1)) as team:
         team._client.wait_for_workers(1, timeout=60)
         yield team._client
 

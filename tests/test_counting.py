@@ -19,16 +19,16 @@ import pytest
 
 from nucleiseg import synthetic
 from nucleiseg.archives import open_reader
-from nucleiseg.bundle import read_bundle
-from nucleiseg.cluster import plan_workers
+from nucleiseg.bundle import read_bundle, write_info
+from nucleiseg.cluster import Team, Workers, plan_workers
 from nucleiseg.config import load_config
 from nucleiseg.counting import choose_pictures, count, prepare
 from nucleiseg.counting.claim import claim
-from nucleiseg.errors import RunError
+from nucleiseg.errors import IncompleteError, RunError
 from nucleiseg.instances import label_nuclei
-from nucleiseg.model import load_network, predict
+from nucleiseg.model import load_network, predict, save_weights
 from nucleiseg.preprocess import normalise
-from nucleiseg.runs import CountRun
+from nucleiseg.runs import Bundle, CountRun
 from nucleiseg.tables import find_missing
 from tests.conftest import run_nucleiseg
 
@@ -482,6 +482,47 @@ def test_a_dry_run_writes_nothing(archive, model, tmp_path):
     assert answer.returncode == 0, answer.stderr
     assert "60 images of 64x64" in answer.stdout
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_output_that_is_not_finite_fails_and_is_not_0_nuclei(
+    archive, model, tmp_path
+):
+    info = read_bundle(model)
+    network = load_network(info)
+    weights = network.get_weights()
+    weights[-1][:] = np.nan
+    broken = Bundle(tmp_path / "broken")
+    broken.root.mkdir()
+    save_weights(broken, info.model, weights)
+    config = load_config(None, [f"model.base_filters={info.model.base_filters}"])
+    write_info(broken, config, training={}, scores={})
+    result = count_here([archive], broken.root, tmp_path / "run", "table.pictures=1")
+    assert result.merged.n_failed == N_IMAGES
+    assert result.n_pictures == 0
+    table = pd.read_csv(tmp_path / "run" / "counts.csv")
+    assert table["count"].isna().all()
+    assert "not finite in " in table["reason"][0]
+
+
+def test_a_directory_that_another_command_planned_is_refused(archive, model, tmp_path):
+    first = prepare([str(archive)], model, load_config(None, ["shards.images=3"]))
+    second = prepare([str(archive)], model, load_config(None, ["shards.images=4"]))
+    run = CountRun(tmp_path / "run")
+    claim(run, first.plan, first.config, first.model)
+    claim(run, second.plan, second.config, second.model)
+    team = Team(run.root, first.plan.identity, Workers(0, 1))
+    with pytest.raises(RunError, match="planned anew by another command"):
+        team.compute(first.plan.shards, on_done=lambda _: None)
+
+
+def test_an_archive_that_is_gone_for_a_while_fails_no_image(archive, model, tmp_path):
+    copy = Path(shutil.copy2(archive, tmp_path / "copy.npz"))
+    prepared = prepare([str(copy)], model, load_config(None))
+    copy.rename(tmp_path / "away.npz")
+    with pytest.raises(IncompleteError, match="is gone"):
+        count(prepared, tmp_path / "run", workers=0)
+    (tmp_path / "away.npz").rename(copy)
+    assert count(prepared, tmp_path / "run", workers=0).merged.n_failed == 1
 
 
 def test_pictures_are_spread_over_the_run(archive, model):

@@ -1,6 +1,7 @@
 """The notebook's steps against plain code that does what the notebook did."""
 
 import math
+import shutil
 from pathlib import Path
 
 import cv2
@@ -188,6 +189,25 @@ def test_run_ends_with_the_notebook_s_plots_and_pictures(run):
     assert sum(name.endswith("_soft.png") for name in pictures) == 4
     assert sum(name.endswith("_rounded.png") for name in pictures) == 4
     assert len(pictures - {"overview.png"}) == 12
+
+
+def test_a_longer_training_moves_the_counts_of_the_model_before_aside(
+    archives, run, tmp_path
+):
+    longer = shutil.copytree(run, tmp_path / "longer")
+    table = longer / "test" / "U-Net Project Results.csv"
+    before = table.read_bytes()
+    status = main(
+        [
+            *("train", str(PRESET), "--run", str(longer)),
+            *("--set", f"data.archive={archives / 'X_and_y.npz'}"),
+            *("--set", "model.base_filters=2", "--set", "training.epochs=3"),
+            *("--set", "table.pictures=0"),
+        ]
+    )
+    assert status == 0
+    assert (longer / "test-before-1" / table.name).read_bytes() == before
+    assert len(table.read_bytes().splitlines()) == N_TEST + 1
 
 
 def test_masks_are_whatever_is_above_0():

@@ -15,7 +15,7 @@ from nucleiseg.errors import ArchiveError, ConfigError, RunError
 from nucleiseg.model import load_network
 from nucleiseg.runs import TrainRun
 from nucleiseg.training import train
-from nucleiseg.training.replicas import find_replicas
+from nucleiseg.training.replicas import _largest_divisor, find_replicas
 from nucleiseg.training.state import History, load_newest, save_checkpoint
 from tests.conftest import run_nucleiseg
 
@@ -119,6 +119,46 @@ def test_a_finished_training_does_nothing(training_archive, run):
     assert result.already_finished
     assert (run / "model" / "model.keras").stat().st_mtime_ns == before
     assert (run / "model" / "model.keras").read_bytes() == weights
+
+
+def test_a_damaged_model_is_made_again(training_archive, run):
+    weights = run / "model" / "model.keras"
+    before = read_bundle(run / "model").scores
+    weights.write_bytes(weights.read_bytes()[:1000])
+    result = train(configure(training_archive, "training.epochs=2"), run)
+    assert not result.already_finished
+    assert read_bundle(run / "model").scores == before
+
+
+def test_a_model_without_checkpoints_is_not_replaced(training_archive, run):
+    shutil.rmtree(run / "checkpoints")
+    weights = (run / "model" / "model.keras").read_bytes()
+    with pytest.raises(RunError, match="no checkpoints to go on from"):
+        train(configure(training_archive, "training.learning_rate=0.5"), run)
+    assert (run / "model" / "model.keras").read_bytes() == weights
+
+
+def test_gpus_that_were_granted_and_are_lost_refuse(training_archive, tmp_path):
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "0"}
+    answer = subprocess.run(
+        [
+            *(sys.executable, "-m", "nucleiseg"),
+            *map(str, arguments(training_archive, tmp_path / "run")),
+        ],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    if " x gpu" in answer.stderr:
+        pytest.skip("this machine has a GPU")
+    assert answer.returncode == 2
+    assert "GPUs were granted, but TensorFlow sees no GPU" in answer.stderr
+
+
+def test_gpus_share_a_batch_evenly():
+    assert [_largest_divisor(16, at_most=n) for n in (1, 2, 3, 6, 8)] == [1, 2, 2, 4, 8]
 
 
 def test_epochs_may_grow(training_archive, run):

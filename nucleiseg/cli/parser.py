@@ -15,6 +15,7 @@ exit status:
   0  all of it done
   1  done, but some inputs failed; each is named in the table
   2  could not start; one line says why and what to do
+  130  interrupted, by Ctrl-C or SIGTERM; the same command goes on
 
 Run any command with --help for its options; NUCLEISEG_DEBUG=1 shows tracebacks.
 """

@@ -6,9 +6,11 @@ import logging
 from nucleiseg.cli.main import log_file
 from nucleiseg.cli.status import DONE
 from nucleiseg.config import Config, load_config
-from nucleiseg.counting import find_test_input
+from nucleiseg.counting import find_test_input, prepare
+from nucleiseg.devices import n_gpus
 from nucleiseg.errors import ArchiveError, ConfigError
 from nucleiseg.runs import TrainRun, create_private
+from nucleiseg.shards import read_plan
 from nucleiseg.training import TrainResult, preview, train
 
 logger = logging.getLogger(__name__)
@@ -37,14 +39,29 @@ def run(options: argparse.Namespace) -> int:
 def _count_test(config: Config, training: TrainRun, test_input: str) -> int:
     from nucleiseg.cli.count import count_and_report
 
-    # Thresholds and network come with the model; the rest of the file holds as it is.
+    folder = training.test.root
+    prepared = prepare([test_input], training.bundle.root, config)
+    _move_outdated(training, prepared.plan.identity)
     return count_and_report(
         [test_input],
         model=training.bundle.root,
-        folder=training.test.root,
+        folder=folder,
         config=config,
-        workers=None,
+        # A GPU is still held by this process, which trained on it.
+        workers=0 if n_gpus() else None,
     )
+
+
+def _move_outdated(training: TrainRun, plan: str) -> None:
+    """Move the count of an earlier model of this training aside."""
+    test = training.test
+    if not test.plan.exists() or read_plan(test.plan).identity == plan:
+        return
+    number = 1
+    while (aside := test.root.with_name(f"test-before-{number}")).exists():
+        number += 1
+    test.root.rename(aside)
+    logger.info("the counts of the model before are now in %s", aside)
 
 
 def _print_preview(config: Config) -> None:

@@ -21,6 +21,10 @@ _SETTINGS = {
     "distributed.scheduler.allowed-failures": 2,
     # Importing and tracing TensorFlow can keep a worker silent for minutes.
     "distributed.scheduler.worker-ttl": "15 minutes",
+    # A worker that died is started again, however slow its file system is; and if
+    # none is left, the run ends with a message instead of waiting for ever.
+    "distributed.deploy.lost-worker-timeout": "15 minutes",
+    "distributed.scheduler.no-workers-timeout": "20 minutes",
     # No web pages: they have neither encryption nor a login.
     "distributed.scheduler.http.routes": [],
     "distributed.worker.http.routes": [],
@@ -46,8 +50,8 @@ _NOT_OF_CLOSING = _NotOfClosing()
 def connect(workers: Workers) -> "Iterator[Client]":
     """Start a scheduler and workers, and close them whatever happens.
 
-    All of it listens on this machine only, and speaks TLS with keys that live in
-    memory: on a shared node, whoever could talk to a scheduler could run code as its
+    All of it listens on this machine only, and speaks TLS with keys made for this
+    call: on a shared node, whoever could talk to a scheduler could run code as its
     user.
     """
     import dask

@@ -22,8 +22,9 @@ logger = logging.getLogger(__name__)
 class Team:
     """Workers that are ready for one run; use :func:`open_team`."""
 
-    def __init__(self, root: Path, workers: Workers) -> None:
+    def __init__(self, root: Path, plan: str, workers: Workers) -> None:
         self._root = root
+        self._plan = plan
         self._n_threads = workers.n_threads
 
     def compute(
@@ -48,23 +49,33 @@ class Team:
         NucleisegError
             None can be computed: the model, the run directory or the device is wrong.
         """
+        failures: list[str] = []
+        n_done = 0
         for number in _numbers(shards):
-            outcome = _compute_or_explain(self._root, number, self._n_threads)
-            if isinstance(outcome, NucleisegError):
+            outcome = _compute_or_explain(
+                self._root, self._plan, number, self._n_threads
+            )
+            if not isinstance(outcome, NucleisegError):
+                on_done(outcome)
+                n_done += 1
+            elif not n_done:
                 raise outcome
-            on_done(outcome)
-        return []
+            else:
+                failures.append(f"shard {number}: {outcome}")
+        return failures
 
     def draw(self, picks: Sequence[tuple[int, int]]) -> int:
         """Draw pictures; see :func:`nucleiseg.inference.draw_pictures`."""
-        return draw_pictures(self._root, picks, self._n_threads)
+        return draw_pictures(self._root, self._plan, picks, self._n_threads)
 
 
 class _DaskTeam(Team):
     """Workers in processes of their own."""
 
-    def __init__(self, root: Path, workers: Workers, client: "Client") -> None:
-        super().__init__(root, workers)
+    def __init__(
+        self, root: Path, plan: str, workers: Workers, client: "Client"
+    ) -> None:
+        super().__init__(root, plan, workers)
         self._client = client
         self._count = workers.count
 
@@ -74,6 +85,7 @@ class _DaskTeam(Team):
         from distributed import as_completed
 
         failures: list[str] = []
+        n_done = 0
         waiting = deque(_numbers(shards))
         running: dict[str, int] = {}
 
@@ -83,7 +95,12 @@ class _DaskTeam(Team):
             number = waiting.popleft()
             # Not pure: an earlier call's result under the same key must not count.
             future = self._client.submit(
-                _compute_or_explain, self._root, number, self._n_threads, pure=False
+                _compute_or_explain,
+                self._root,
+                self._plan,
+                number,
+                self._n_threads,
+                pure=False,
             )
             running[future.key] = number
             return [future]
@@ -97,39 +114,41 @@ class _DaskTeam(Team):
             if error is not None:
                 logger.error("shard %d: %s", number, _in_words(error), exc_info=error)
                 failures.append(f"shard {number}: {_in_words(error)}")
-            elif isinstance(outcome := future.result(), NucleisegError):
-                # Its message says what to mend; every other shard would meet the same.
+            elif not isinstance(outcome := future.result(), NucleisegError):
+                on_done(outcome)
+                n_done += 1
+            elif not n_done:
+                # Nothing works yet, and the message says what to mend.
                 raise outcome
             else:
-                on_done(outcome)
+                failures.append(f"shard {number}: {outcome}")
             future.release()
             done.update(submit())
         return failures
 
     def draw(self, picks: Sequence[tuple[int, int]]) -> int:
         future = self._client.submit(
-            draw_pictures, self._root, picks, self._n_threads, pure=False
+            draw_pictures, self._root, self._plan, picks, self._n_threads, pure=False
         )
         return int(future.result())
 
 
 def _compute_or_explain(
-    root: Path, number: int, n_threads: int
+    root: Path, plan: str, number: int, n_threads: int
 ) -> ShardResult | NucleisegError:
     """Compute a shard; what the user can mend is an answer, not a crash.
 
     dask would print the trace of an exception, which helps with our faults only.
     """
     try:
-        return compute_shard(root, number, n_threads)
+        return compute_shard(root, plan, number, n_threads)
     except NucleisegError as error:
         return error
     except (OSError, MemoryError) as error:
-        # A full disk, a file system that is gone, too little memory: the next shard
-        # would meet the same.
+        # A full disk, a file system that is gone, too little memory.
         return IncompleteError(
-            f"shard {number}: {_in_words(error)}; make room, then run the same command "
-            "again: what is done is kept"
+            f"{_in_words(error)}; mend that, then run the same command again: what is "
+            "done is kept"
         )
 
 
@@ -150,17 +169,19 @@ def _in_words(error: BaseException) -> str:
 
 
 @contextlib.contextmanager
-def open_team(root: Path, workers: Workers) -> Iterator[Team]:
+def open_team(root: Path, plan: str, workers: Workers) -> Iterator[Team]:
     """Start the workers of a run, and end them whatever happens.
 
     Parameters
     ----------
     root : Path
         The run directory.
+    plan : str
+        Identity of its plan.
     workers : Workers
     """
     if workers.count == 0:
-        yield Team(root, workers)
+        yield Team(root, plan, workers)
         return
     with connect(workers) as client:
-        yield _DaskTeam(root, workers, client)
+        yield _DaskTeam(root, plan, workers, client)

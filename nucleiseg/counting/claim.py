@@ -40,6 +40,7 @@ def claim(run: CountRun, plan: Plan, config: Config, model: BundleInfo) -> None:
     else:
         run.compute.unlink(missing_ok=True)
         run.manifest.unlink(missing_ok=True)
+        run.root.chmod(0o700)
         write_plan(run.plan, plan)
     # Whatever binds is in the plan; formats, pictures and the place of the model may
     # differ from call to call.

@@ -11,7 +11,7 @@ from nucleiseg.cluster import Team, Workers, open_team, plan_workers
 from nucleiseg.config import Config
 from nucleiseg.counting.claim import claim
 from nucleiseg.counting.pictures import choose_pictures
-from nucleiseg.errors import IncompleteError, RunError
+from nucleiseg.errors import IncompleteError, NucleisegError, RunError
 from nucleiseg.inference import ShardResult, read_compute
 from nucleiseg.progress import Progress
 from nucleiseg.provenance import describe_environment, timestamp
@@ -107,12 +107,23 @@ def count(prepared: Prepared, folder: Path, *, workers: int | None) -> CountResu
         logger.info("all %d shards are there", len(plan.shards))
     if not missing and not picks:
         return CountResult(_merge(run, prepared), 0, 0)
-    with open_team(run.root, workers_here) as team:
+    with open_team(run.root, plan.identity, workers_here) as team:
         if missing:
             _compute(run, plan, missing, team, workers_here)
         merged = _merge(run, prepared)
-        n_pictures = team.draw(picks) if picks else 0
+        n_pictures = _draw(team, picks)
     return CountResult(merged, len(missing), n_pictures)
+
+
+def _draw(team: Team, picks: Sequence[tuple[int, int]]) -> int:
+    """Draw pictures; the table is there, and does not fail with them."""
+    if not picks:
+        return 0
+    try:
+        return team.draw(picks)
+    except (OSError, ValueError, NucleisegError) as error:
+        logger.error("no pictures: %s", error)
+        return 0
 
 
 def _merge(run: CountRun, prepared: Prepared) -> Merged:
@@ -158,11 +169,15 @@ def _compute(
             f"({'; '.join(failures[:3])}); the others are kept in {run.root}: run the "
             "same command again"
         )
+    compute = read_compute(run)
     logger.info(
-        "%d images in %.1f s: %.1f images/s, loading the network included",
+        "%d images in %.1f s: %.1f images/s on the %s in %s, loading the network "
+        "included",
         n_images,
         seconds,
         n_images / seconds,
+        compute.device.upper(),
+        compute.precision,
     )
 
 

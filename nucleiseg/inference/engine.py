@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 
 from nucleiseg.archives import Reader, fingerprint, open_reader
 from nucleiseg.bundle import read_bundle
-from nucleiseg.config import load_config
-from nucleiseg.errors import ArchiveError, BundleError
+from nucleiseg.config import InferenceConfig, InstancesConfig, load_config
+from nucleiseg.errors import ArchiveError, BundleError, IncompleteError, RunError
 from nucleiseg.inference.compute import choose_compute
 from nucleiseg.inference.network import TiledNetwork
 from nucleiseg.inference.pipeline import map_ordered
@@ -73,13 +73,19 @@ class Engine:
         self.config = load_config(run.config)
         # OpenCV would start as many threads as the node has cores, in each worker.
         cv2.setNumThreads(1)
-        self.compute = choose_compute(run, self.config.inference)
+        # What binds is read from the plan, which partial tables are stamped with.
+        settings = self.plan.settings
+        self._instances = InstancesConfig.model_validate(settings["instances"])
+        self.compute = choose_compute(
+            run, InferenceConfig.model_validate(settings["inference"])
+        )
         model = read_bundle(Path(read_json(run.manifest)["model"]))
         if model.identity != self.plan.settings["model"]:
             raise BundleError(
                 f"model bundle {model.paths.root} has changed since run {run.root} was "
                 "planned; use another --run for the new model"
             )
+        self._preprocess = model.preprocess
         self._network = TiledNetwork(model, self.compute, n_threads=n_threads)
         self._n_threads = n_threads
         self._reader: tuple[tuple[str, str], Reader] | None = None
@@ -126,10 +132,12 @@ class Engine:
         """
         height, width = pixels.shape
         tiling = self._network.tiling((height, width))
-        tiles = tiling.split(normalise(pixels, self.config.preprocess))
+        tiles = tiling.split(normalise(pixels, self._preprocess))
         ((_, probability),) = self._network.predict([_Image(0, pixels, tiles)], tiling)
         assert probability is not None
-        return probability, label_nuclei(probability, self.config.instances)
+        if not np.isfinite(probability.max()):
+            raise ArchiveError(self._not_finite)
+        return probability, label_nuclei(probability, self._instances)
 
     def _compute_rows(self, shard: Entry) -> list[ImageRow]:
         try:
@@ -151,6 +159,11 @@ class Engine:
         reader for each shard would inflate it from the start each time.
         """
         archive = self.plan.archives[shard.archive]
+        if not Path(archive.path).exists():
+            # A file system that is away for a while must not fail its images for good.
+            raise IncompleteError(
+                f"{archive.path} is gone; run the same command again when it is back"
+            )
         name = (archive.path, str(shard.dataset))
         if fingerprint(archive.path) != archive.fingerprint:
             words = "it has changed since the run was planned"
@@ -180,7 +193,7 @@ class Engine:
             if image.pixels is None:
                 return image
             try:
-                values = normalise(image.pixels, self.config.preprocess)
+                values = normalise(image.pixels, self._preprocess)
             except ArchiveError as error:
                 return _Image(image.index, None, reason=error.reason)
             return _Image(image.index, image.pixels, tiling.split(values))
@@ -199,11 +212,21 @@ class Engine:
                 self._count, predicted, pool=labelling, depth=2 * n + 2
             )
 
+    @property
+    def _not_finite(self) -> str:
+        return (
+            f"the network's output is not finite in {self.compute.precision}; set "
+            "inference.precision=float32 or another preprocess.normalisation"
+        )
+
     def _count(self, predicted: tuple[_Image, NDArray[np.float32] | None]) -> ImageRow:
         image, probability = predicted
         if image.pixels is None or probability is None:
             return ImageRow(image.index, None, image.reason)
-        labels = label_nuclei(probability, self.config.instances)
+        # One NaN makes the maximum NaN.
+        if not np.isfinite(probability.max()):
+            return ImageRow(image.index, None, self._not_finite)
+        labels = label_nuclei(probability, self._instances)
         return ImageRow(image.index, summarise(image.pixels, probability, labels))
 
 
@@ -223,11 +246,31 @@ def _read_images(reader: Reader, start: int, stop: int) -> list[_Image]:
 
 
 @functools.lru_cache(maxsize=1)
-def get_engine(root: Path, n_threads: int) -> Engine:
-    """Get the engine of this process: the network is loaded once."""
-    return Engine(CountRun(root), n_threads=n_threads)
+def get_engine(root: Path, plan: str, n_threads: int) -> Engine:
+    """Get the engine of this process: the network is loaded once.
+
+    Parameters
+    ----------
+    root : Path
+        The run directory.
+    plan : str
+        Identity of the plan that is to be computed.
+    n_threads : int
+
+    Raises
+    ------
+    RunError
+        Another command has planned the directory anew.
+    """
+    engine = Engine(CountRun(root), n_threads=n_threads)
+    if engine.plan.identity != plan:
+        raise RunError(
+            f"{root} was planned anew by another command; use another --run for one of "
+            "the two"
+        )
+    return engine
 
 
-def compute_shard(root: Path, number: int, n_threads: int) -> ShardResult:
+def compute_shard(root: Path, plan: str, number: int, n_threads: int) -> ShardResult:
     """Compute a shard in a worker process, which keeps its network between calls."""
-    return get_engine(root, n_threads).compute_shard(number)
+    return get_engine(root, plan, n_threads).compute_shard(number)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from nucleiseg.bundle import BundleInfo
 from nucleiseg.devices import explain_exhaustion, import_tensorflow
+from nucleiseg.errors import NucleisegError
 from nucleiseg.inference.compute import Compute
 from nucleiseg.inference.pipeline import map_ordered
 from nucleiseg.model import load_network
@@ -47,14 +48,15 @@ class TiledNetwork:
     compute : Compute
         Device, precision and batch shape.
     n_threads : int
-        Network calls at once.
+        Cores to keep busy.
     """
 
     def __init__(self, model: BundleInfo, compute: Compute, *, n_threads: int) -> None:
         _set_up_tensorflow(compute, n_threads)
         self._network = load_network(model, precision=compute.precision)
         self._compute = compute
-        self._n_threads = n_threads
+        # A GPU computes one call at a time; the second is on its way to it.
+        self._n_calls = n_threads if compute.device == "cpu" else 2
         self._functions: dict[tuple[int, int, int], Any] = {}
         self._lock = threading.Lock()
 
@@ -107,9 +109,9 @@ class TiledNetwork:
                 parts = [outputs.popleft() for _ in image.tiles]
                 yield image, tiling.join(parts) if parts else None
 
-        with ThreadPoolExecutor(self._n_threads) as pool:
+        with ThreadPoolExecutor(self._n_calls) as pool:
             for output in map_ordered(
-                self._run, batches(), pool=pool, depth=self._n_threads
+                self._run, batches(), pool=pool, depth=self._n_calls
             ):
                 outputs.extend(output)
                 yield from finished()
@@ -141,13 +143,30 @@ class TiledNetwork:
 
 def _set_up_tensorflow(compute: Compute, n_threads: int) -> None:
     config = import_tensorflow().config
+    if compute.device == "cpu":
+        _hide_gpus()
+    else:
+        # The same bits from every worker: no algorithms chosen by timing them, and no
+        # rounding to 10 bits that calls itself float32.
+        config.experimental.enable_op_determinism()
+        config.experimental.enable_tensor_float_32_execution(False)
     try:
-        if compute.device == "cpu":
-            # A GPU that is visible would be used all the same.
-            config.set_visible_devices([], "GPU")
         config.threading.set_intra_op_parallelism_threads(1)
         config.threading.set_inter_op_parallelism_threads(max(2, n_threads))
     except RuntimeError:
         # TensorFlow has computed in this process before, with its own threads: the
         # results are the same, only slower.
         logger.info("TensorFlow is running already; its threads stay as they are")
+
+
+def _hide_gpus() -> None:
+    """Keep TensorFlow off a GPU that is visible: it would be used all the same."""
+    config = import_tensorflow().config
+    try:
+        config.set_visible_devices([], "GPU")
+    except RuntimeError as error:
+        if config.get_visible_devices("GPU"):
+            raise NucleisegError(
+                "this run computes on the CPU, and TensorFlow holds a GPU in this "
+                "process already; use --workers 1, or set CUDA_VISIBLE_DEVICES=-1"
+            ) from error

@@ -16,13 +16,17 @@ logger = logging.getLogger(__name__)
 _OVERVIEW_PICTURES = 9
 
 
-def draw_pictures(root: Path, picks: Sequence[tuple[int, int]], n_threads: int) -> int:
+def draw_pictures(
+    root: Path, plan: str, picks: Sequence[tuple[int, int]], n_threads: int
+) -> int:
     """Draw predictions over their images into the run's pictures.
 
     Parameters
     ----------
     root : Path
         The run directory.
+    plan : str
+        Identity of its plan.
     picks : sequence of (shard, index)
         Index of the image in its dataset.
     n_threads : int
@@ -33,7 +37,7 @@ def draw_pictures(root: Path, picks: Sequence[tuple[int, int]], n_threads: int) 
         Predictions drawn; an image that cannot be read has none. `overview.png` has
         the first nine of them side by side.
     """
-    engine = get_engine(root, n_threads)
+    engine = get_engine(root, plan, n_threads)
     folder = engine.run.pictures
     create_private(folder)
     n_drawn = 0

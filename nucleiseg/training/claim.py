@@ -33,6 +33,11 @@ def claim(run: TrainRun, config: Config, shapes: LabelledShapes) -> None:
     manifest = read_json(run.manifest) if run.manifest.exists() else {}
     if "data_fingerprint" not in manifest:
         _refuse_others(run)
+    elif run.bundle.info.exists() and not list_checkpoints(run):
+        raise RunError(
+            f"{run.root} holds a finished model and no checkpoints to go on from; use "
+            "another --run"
+        )
     elif list_checkpoints(run) and run.config.exists():
         _refuse_changes(run, load_config(run.config), config)
         if manifest["data_fingerprint"] != data_fingerprint:
@@ -43,6 +48,8 @@ def claim(run: TrainRun, config: Config, shapes: LabelledShapes) -> None:
         logger.info("going on with %s", run.root)
     create_private(run.root)
     create_private(run.checkpoints)
+    if not manifest:
+        run.root.chmod(0o700)
     fresh = {"environment": describe_environment(), "started": timestamp()}
     write_json(
         run.manifest, {**fresh, **manifest, "data_fingerprint": data_fingerprint}

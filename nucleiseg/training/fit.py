@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nucleiseg.bundle import read_bundle
 from nucleiseg.config import Config
 from nucleiseg.dataset import (
     BatchOrder,
@@ -21,13 +22,10 @@ from nucleiseg.dataset import (
     usable_images,
 )
 from nucleiseg.devices import explain_exhaustion, find_precision, import_tensorflow
-from nucleiseg.errors import ConfigError, RunError
+from nucleiseg.errors import BundleError, ConfigError, RunError
 from nucleiseg.model import build_unet, describe
 from nucleiseg.progress import Progress
-from nucleiseg.runs import (
-    TrainRun,
-    read_json,
-)
+from nucleiseg.runs import TrainRun
 from nucleiseg.training.callbacks import make_callbacks
 from nucleiseg.training.claim import claim
 from nucleiseg.training.finish import finish
@@ -113,13 +111,15 @@ def _read_finished(
 ) -> TrainResult | None:
     if not run.bundle.info.exists() or history.epochs < config.training.epochs:
         return None
-    info = read_json(run.bundle.info)
-    training = info["training"]
-    found = (training["epochs"], training["config"]["keep"], info["instances"])
-    instances = config.instances.model_dump(mode="json")
-    if found != (history.epochs, config.training.keep, instances):
+    try:
+        info = read_bundle(run.bundle.root)
+    except BundleError as error:
+        logger.warning("%s: it is made again from the last checkpoint", error)
         return None
-    return TrainResult(run, history, info["scores"], already_finished=True)
+    found = (info.training["epochs"], info.training["config"]["keep"], info.instances)
+    if found != (history.epochs, config.training.keep, config.instances):
+        return None
+    return TrainResult(run, history, info.scores, already_finished=True)
 
 
 def _run_epochs(
@@ -205,12 +205,15 @@ def _build(
     config: Config, replicas: Replicas, image_shape: tuple[int, int]
 ) -> tuple[Any, list[Any]]:
     """Build and compile the network; with it all variables of a training state."""
-    import_tensorflow()
+    tensorflow = import_tensorflow()
     import keras
 
     training = config.training
     precision = find_precision(training.precision, replicas.device)
     logger.info("computing in %s", precision)
+    if precision == "float32":
+        # Ampere and later GPUs would round to 10 bits and call it float32.
+        tensorflow.config.experimental.enable_tensor_float_32_execution(False)
     keras.utils.set_random_seed(training.seed)
     optimizers = {"rmsprop": keras.optimizers.RMSprop, "adam": keras.optimizers.Adam}
     with replicas.scope():

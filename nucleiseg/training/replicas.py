@@ -1,11 +1,14 @@
 """Replicas: every visible GPU, or logical CPU devices for a machine without one."""
 
 import contextlib
+import logging
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from nucleiseg.devices import import_tensorflow, n_gpus
+from nucleiseg.devices import import_tensorflow, n_gpus, refuse_lost_gpus
 from nucleiseg.errors import ConfigError
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,16 @@ def find_replicas(wanted: int | None, *, batch_size: int) -> Replicas:
     """
     gpus = n_gpus()
     device: Literal["cpu", "gpu"] = "gpu" if gpus else "cpu"
-    count = wanted or gpus or 1
+    if not gpus:
+        refuse_lost_gpus("CUDA_VISIBLE_DEVICES=-1 to train on the CPU")
+    count = wanted or _largest_divisor(batch_size, at_most=gpus or 1)
+    if wanted is None and count < gpus:
+        logger.info(
+            "using %d of %d GPUs: they share a batch of %d evenly",
+            count,
+            gpus,
+            batch_size,
+        )
     if gpus and count > gpus:
         raise ConfigError(
             f"training.replicas is {count}, but TensorFlow sees {gpus} GPUs; lower it, "
@@ -51,7 +63,7 @@ def find_replicas(wanted: int | None, *, batch_size: int) -> Replicas:
     if batch_size % count:
         raise ConfigError(
             f"training.batch_size {batch_size} cannot be shared evenly by {count} "
-            f"replicas; use a multiple of {count}"
+            f"replicas (training.replicas); use a multiple of {count}"
         )
     if count == 1:
         return Replicas(device, 1, None)
@@ -60,6 +72,10 @@ def find_replicas(wanted: int | None, *, batch_size: int) -> Replicas:
         _make_logical_cpus(count)
     names = [f"{device.upper()}:{index}" for index in range(count)]
     return Replicas(device, count, tensorflow.distribute.MirroredStrategy(names))
+
+
+def _largest_divisor(number: int, *, at_most: int) -> int:
+    return max(n for n in range(1, at_most + 1) if number % n == 0)
 
 
 def _make_logical_cpus(count: int) -> None:

@@ -79,12 +79,13 @@ def save_checkpoint(
     variables : sequence of ndarray
         Weights, random states and optimiser slots, always in the same order.
     """
-    arrays = {f"variable_{i:05d}": value for i, value in enumerate(variables)}
+    arrays: dict[str, Any] = {
+        f"variable_{i:05d}": value for i, value in enumerate(variables)
+    }
     path = run.checkpoint(history.epochs)
     with atomic_path(path) as temporary:
         np.savez(
             temporary,
-            allow_pickle=False,
             history=np.array(json.dumps(history.rows)),
             **arrays,
         )
@@ -135,13 +136,12 @@ def _load(path: Path) -> Checkpoint:
 
 def save_best(run: TrainRun, weights: Sequence[NDArray[Any]], history: History) -> None:
     """Keep the weights of the best epoch so far beside the training states."""
+    arrays: dict[str, Any] = {
+        f"weight_{i:05d}": value for i, value in enumerate(weights)
+    }
     path = best_path(run, history.best_epoch)
     with atomic_path(path) as temporary:
-        np.savez(
-            temporary,
-            allow_pickle=False,
-            **{f"weight_{i:05d}": value for i, value in enumerate(weights)},
-        )
+        np.savez(temporary, **arrays)
 
 
 def drop_other_best(run: TrainRun, histories: Sequence[History]) -> None:
