@@ -9,16 +9,22 @@ import sys
 from pathlib import Path
 
 from nucleiseg.config import load_config
+from nucleiseg.errors import NucleisegError
 from nucleiseg.training import train
 
 
-def main() -> None:
+def main() -> int:
     """Load the configuration, train, say where the model is."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     config_file, run, *overrides = sys.argv[1:]
-    result = train(load_config(Path(config_file), overrides), Path(run))
+    try:
+        result = train(load_config(Path(config_file), overrides), Path(run))
+    except NucleisegError as error:
+        print(f"jobs.train: {error}", file=sys.stderr)
+        return 2
     print(f"{result.run.bundle.root}: {result.scores['validation']}")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

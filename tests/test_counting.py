@@ -20,6 +20,7 @@ import pytest
 from nucleiseg import synthetic
 from nucleiseg.archives import open_reader
 from nucleiseg.bundle import read_bundle, write_info
+from nucleiseg.cli import main
 from nucleiseg.cluster import Team, Workers, plan_workers
 from nucleiseg.config import load_config
 from nucleiseg.counting import choose_pictures, count, prepare
@@ -388,12 +389,15 @@ def test_another_run_s_directory_is_refused(archive, model, tmp_path, setting):
 def test_files_that_no_count_run_made_are_not_overwritten(
     archive, model, tmp_path, name
 ):
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run" / name).write_text("mine")
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / name).write_text("mine")
     with pytest.raises(RunError, match="no plan of a count run") as caught:
-        count_here([archive], model, tmp_path / "run")
+        count_here([archive], model, folder)
     assert name in str(caught.value)
-    assert (tmp_path / "run" / name).read_text() == "mine"
+    assert main(["count", str(archive), "--model", str(model), "--run", str(folder)])
+    assert [path.name for path in folder.iterdir()] == [name]
+    assert (folder / name).read_text() == "mine"
 
 
 def test_a_run_without_any_result_may_be_planned_anew(

@@ -10,8 +10,8 @@ from nucleiseg import synthetic
 from tests.conftest import REPOSITORY
 
 
-def run_job(name, *arguments):
-    answer = subprocess.run(
+def start_job(name, *arguments):
+    return subprocess.run(
         [sys.executable, "-m", f"jobs.{name}", *map(str, arguments)],
         cwd=REPOSITORY,
         capture_output=True,
@@ -19,6 +19,10 @@ def run_job(name, *arguments):
         timeout=300,
         check=False,
     )
+
+
+def run_job(name, *arguments):
+    answer = start_job(name, *arguments)
     assert answer.returncode == 0, answer.stderr
     return answer.stdout
 
@@ -36,3 +40,14 @@ def test_train_count_evaluate(training_archive, tmp_path):
     table = tmp_path / "count" / "counts.csv"
     assert len(pd.read_csv(table)) == 5
     assert '"n_images": 5' in run_job("evaluate", table, tmp_path / "truth.npz:y")
+
+
+def test_what_cannot_start_is_one_line_and_2(tmp_path):
+    for arguments in (
+        ("train", tmp_path / "missing.yaml", tmp_path / "run"),
+        ("count", tmp_path / "no_model", tmp_path / "run", tmp_path / "a.npz"),
+    ):
+        answer = start_job(*arguments)
+        assert answer.returncode == 2
+        assert answer.stderr.startswith(f"jobs.{arguments[0]}: ")
+        assert len(answer.stderr.splitlines()) == 1

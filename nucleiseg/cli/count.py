@@ -8,7 +8,7 @@ from pathlib import Path
 from nucleiseg.cli.main import log_file
 from nucleiseg.cli.status import DONE, SOME_FAILED
 from nucleiseg.config import Config, load_config
-from nucleiseg.counting import CountResult, Prepared, count, prepare
+from nucleiseg.counting import CountResult, Prepared, count, prepare, refuse_others
 from nucleiseg.errors import ConfigError
 from nucleiseg.runs import CountRun, create_private
 
@@ -49,6 +49,8 @@ def count_and_report(
         Exit status.
     """
     prepared = prepare(archives, model, config)
+    # Before the log is opened in it.
+    refuse_others(CountRun(folder), prepared.plan)
     create_private(folder)
     with log_file(folder / "logs" / "count.log"):
         result = count(prepared, folder, workers=workers)

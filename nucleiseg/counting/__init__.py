@@ -1,5 +1,6 @@
 """A count run: plan on disk, shards to workers, one table, pictures."""
 
+from nucleiseg.counting.claim import refuse_others
 from nucleiseg.counting.pictures import choose_pictures
 from nucleiseg.counting.run import CountResult, Prepared, count, prepare
 from nucleiseg.counting.test_input import find_test_input
@@ -11,4 +12,5 @@ __all__ = [
     "count",
     "find_test_input",
     "prepare",
+    "refuse_others",
 ]

@@ -29,7 +29,7 @@ def claim(run: CountRun, plan: Plan, config: Config, model: BundleInfo) -> None:
     RunError
         The directory holds another run, or files that no count run made.
     """
-    _refuse_others(run, plan)
+    refuse_others(run, plan)
     create_private(run.root)
     for folder in (run.parts, run.logs):
         create_private(folder)
@@ -55,7 +55,14 @@ def claim(run: CountRun, plan: Plan, config: Config, model: BundleInfo) -> None:
     write_json(run.manifest, {**manifest, "model": str(model.paths.root)})
 
 
-def _refuse_others(run: CountRun, plan: Plan) -> None:
+def refuse_others(run: CountRun, plan: Plan) -> None:
+    """Refuse a directory that is not this run's, and write nothing.
+
+    Raises
+    ------
+    RunError
+        It holds another run, or files that no count run made.
+    """
     parts = sorted(run.parts.glob("[!.]*"))
     if run.plan.exists():
         before = read_plan(run.plan)
