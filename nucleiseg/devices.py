@@ -78,8 +78,16 @@ def n_gpus() -> int:
     return len(import_tensorflow().config.list_physical_devices("GPU"))
 
 
-def find_device(wanted: Literal["auto", "cpu", "gpu"]) -> Literal["cpu", "gpu"]:
+def find_device(
+    wanted: Literal["auto", "cpu", "gpu"], *, setting: str = "inference.device"
+) -> Literal["cpu", "gpu"]:
     """Decide where to compute.
+
+    Parameters
+    ----------
+    wanted : {"auto", "cpu", "gpu"}
+    setting : str
+        Name of the setting that says so, for the message.
 
     Raises
     ------
@@ -91,8 +99,8 @@ def find_device(wanted: Literal["auto", "cpu", "gpu"]) -> Literal["cpu", "gpu"]:
     if n_gpus():
         return "gpu"
     if wanted == "gpu":
-        raise _no_gpu("inference.device is gpu", "inference.device=cpu")
-    refuse_lost_gpus("inference.device=cpu")
+        raise _no_gpu(f"{setting} is gpu", f"{setting}=cpu")
+    refuse_lost_gpus(f"{setting}=cpu")
     return "cpu"
 
 
@@ -121,6 +129,19 @@ def _no_gpu(what: str, remedy: str) -> NucleisegError:
         "check nvidia-smi, that nucleiseg[gpu] is installed and what "
         f"TF_CPP_MIN_LOG_LEVEL=0 shows, or set {remedy}"
     )
+
+
+def describe_device(device: Literal["cpu", "gpu"]) -> str:
+    """Name what will compute, and what the scheduler pinned."""
+    pinned = os.environ.get("CUDA_VISIBLE_DEVICES", "not set")
+    if device == "cpu":
+        return f"CPU (CUDA_VISIBLE_DEVICES={pinned})"
+    tensorflow = import_tensorflow()
+    names = []
+    for gpu in tensorflow.config.list_physical_devices("GPU"):
+        details: dict[str, Any] = tensorflow.config.experimental.get_device_details(gpu)
+        names.append(str(details.get("device_name", gpu.name)))
+    return f"GPU {', '.join(names)} (CUDA_VISIBLE_DEVICES={pinned})"
 
 
 def find_precision(

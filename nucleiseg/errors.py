@@ -39,3 +39,11 @@ class RunError(NucleisegError):
 
 class IncompleteError(RunError):
     """Work was begun and kept, but not all of it could be done (exit status 1)."""
+
+
+class StoppedError(RunError):
+    """Work was stopped on request; the same command goes on (exit status 130)."""
+
+
+class SupersededError(StoppedError):
+    """Another coordinator has taken the run over: this one is to leave it alone."""

@@ -58,23 +58,80 @@ class CountRun:
         return self.parts / f"{shard:06d}.parquet"
 
     @property
+    def failures(self) -> Path:
+        """Folder with a note for each partial table that has failed images."""
+        return self.root / "failures"
+
+    def failure(self, shard: int) -> Path:
+        """Note on the failed images of one shard."""
+        return self.failures / f"{shard:06d}.json"
+
+    @property
+    def attempts(self) -> Path:
+        """Folder of who computes which shard, and of what killed a worker."""
+        return self.root / "attempts"
+
+    @property
+    def tls(self) -> Path:
+        """Keys and address of the coordinator; there only while one runs."""
+        return self.root / "tls"
+
+    @property
     def logs(self) -> Path:
         """Folder of the logs."""
         return self.root / "logs"
+
+    @property
+    def jobs(self) -> "Jobs":
+        """Jobs of a cluster, and what they say of themselves."""
+        return Jobs(self.root)
 
     @property
     def pictures(self) -> Path:
         """Folder of the pictures."""
         return self.root / "pictures"
 
-    def table(self, table_format: str) -> Path:
-        """Path of the merged table in a format."""
+    def table(self, table_format: str, *, incomplete: bool = False) -> Path:
+        """Path of the merged table in a format; an incomplete one is called so."""
         names = {
             "csv": "counts.csv",
             "parquet": "counts.parquet",
             "notebook": NOTEBOOK_TABLE,
         }
-        return self.root / names[table_format]
+        path = self.root / names[table_format]
+        return path.with_suffix(f".partial{path.suffix}") if incomplete else path
+
+
+@dataclass(frozen=True)
+class Jobs:
+    """Paths of what the jobs of a run leave in its directory."""
+
+    root: Path
+
+    @property
+    def submissions(self) -> Path:
+        """What was submitted, with job ids."""
+        return self.root / "jobs.json"
+
+    @property
+    def progress(self) -> Path:
+        """How far a count is; written again and again by whoever leads it."""
+        return self.root / "progress.json"
+
+    @property
+    def records(self) -> Path:
+        """Folder with a file for each job of a cluster: its state and its host."""
+        return self.root / "workers"
+
+    @property
+    def cancelled(self) -> Path:
+        """There from a cancellation to the next start: jobs that see it end at once."""
+        return self.root / "cancelled"
+
+    @property
+    def logs(self) -> Path:
+        """Folder of the jobs' scripts and logs."""
+        return self.root / "logs"
 
 
 @dataclass(frozen=True)
@@ -128,6 +185,16 @@ class TrainRun:
     def bundle(self) -> Bundle:
         """The resulting model."""
         return Bundle(self.root / "model")
+
+    @property
+    def jobs(self) -> Jobs:
+        """Jobs of a cluster, and what they say of themselves."""
+        return Jobs(self.root)
+
+    @property
+    def bundle_so_far(self) -> Bundle:
+        """The best model of a training that is not finished."""
+        return Bundle(self.root / "model-so-far")
 
     @property
     def test(self) -> CountRun:

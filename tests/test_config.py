@@ -282,6 +282,182 @@ class TestOverrides:
             load_config(None, ["training.epochs=0"])
 
 
+class TestCluster:
+    @pytest.mark.parametrize("section", ["sbatch", "coordinator_sbatch"])
+    @pytest.mark.parametrize(
+        ("flag", "instead"),
+        [
+            ("array", "cluster.workers and cluster.throttle"),
+            ("time", "cluster.walltime_min"),
+            ("signal", "cluster.signal_delay_s"),
+            ("gpus-per-node", "cluster.gpus"),
+            ("gpus_per_node", "cluster.gpus"),
+            ("--gpus-per-node", "cluster.gpus"),
+            ("cpus_per_task", "cluster.cpus"),
+            ("mem", "cluster.memory_gb"),
+            ("--mem", "cluster.memory_gb"),
+            ("nodes", "one node"),
+            ("ntasks", "one task"),
+            ("ntasks_per_node", "one task"),
+            ("output", "logs go to the run directory"),
+            ("error", "logs go to the run directory"),
+            ("open-mode", "logs are appended to"),
+            ("dependency", "workers wait for their coordinator"),
+            ("requeue", "cluster.max_restarts"),
+            ("chdir", "the folder they are submitted from"),
+        ],
+    )
+    def test_taken_flag_is_sent_to_its_setting(self, refusal, section, flag, instead):
+        message = refusal(f"cluster: {{{section}: {{{flag}: 1}}}}")
+        assert f"cluster: {section} may not hold {flag}; use " in message
+        assert instead in message
+        assert "lab.yaml" in message
+
+    @pytest.mark.parametrize("section", ["sbatch", "coordinator_sbatch"])
+    def test_other_flags_are_free(self, load, section):
+        flags = {"exclude": "node7", "exclusive": True, "nice": 5, "time-min": "0:10"}
+        config = load(f"cluster: {{{section}: {flags}}}")
+        assert getattr(config.cluster, section) == flags
+
+    @pytest.mark.parametrize("value", ["1.5", "[a]", "null", "{a: 1}"])
+    def test_flag_that_cannot_be_sent(self, refusal, value):
+        assert "cluster.sbatch.nice" in refusal(
+            f"cluster: {{sbatch: {{nice: {value}}}}}"
+        )
+
+    @pytest.mark.parametrize("key", ["walltime_min", "coordinator_walltime_min"])
+    def test_warning_of_more_than_the_time_limit(self, load, refusal, key):
+        message = refusal(f"cluster: {{{key}: 5, signal_delay_s: 300}}")
+        assert "signal_delay_s 300 is a warning of more than the whole" in message
+        assert "of 5 min; lower it" in message
+        config = load(f"cluster: {{{key}: 5, signal_delay_s: 299}}")
+        assert config.cluster.signal_delay_s == 299
+
+    def test_setup_with_a_line_break(self, refusal):
+        message = refusal('cluster: {setup: ["module purge\\nmodule load cuda"]}')
+        assert r"line break in 'module purge\nmodule load cuda'; use two" in message
+
+    @pytest.mark.parametrize(
+        ("text", "fault"),
+        [
+            ("workers: 0", "cluster.workers = 0"),
+            ("gpus: 0", "cluster.gpus = 0"),
+            ("cpus: 1.5", "cluster.cpus = 1.5"),
+            ("memory_gb: 0", "cluster.memory_gb = 0"),
+            ("walltime_min: 4h", "cluster.walltime_min = '4h'"),
+            ("coordinator: cpu", "cluster.coordinator = 'cpu'"),
+            ("signal_delay_s: 541", "cluster.signal_delay_s = 541"),
+            ("signal_delay_s: 4", "cluster.signal_delay_s = 4"),
+            ("idle_min: 0", "cluster.idle_min = 0"),
+            ("max_restarts: -1", "cluster.max_restarts = -1"),
+            ("setup: module load cuda", "cluster.setup = 'module load cuda'"),
+        ],
+    )
+    def test_value_that_is_not_allowed(self, refusal, text, fault):
+        assert fault in refusal(f"cluster: {{{text}}}")
+
+    def test_unknown_key_lists_those_there_are(self, refusal):
+        message = refusal("cluster: {ntasks: 2}")
+        assert "unknown key cluster.ntasks (value 2)" in message
+        assert "keys of cluster: partition, account, qos, " in message
+
+
+class TestSite:
+    @pytest.fixture
+    def load(self, tmp_path):
+        """Load an experiment, a site and overrides; no experiment where it is None."""
+
+        def load_texts(text, site, *overrides):
+            paths = {"lab.yaml": text, "site.yaml": site}
+            for name, content in paths.items():
+                if content is not None:
+                    (tmp_path / name).write_text(content, encoding="utf-8")
+            path = None if text is None else tmp_path / "lab.yaml"
+            return load_config(path, overrides, site=tmp_path / "site.yaml")
+
+        return load_texts
+
+    def test_gives_what_the_experiment_does_not(self, load):
+        config = load(
+            "training: {epochs: 3}\ncluster: {workers: 8, partition: mine}",
+            "cluster: {partition: theirs, account: lab}\ninference: {device: cpu}",
+        )
+        assert config.training.epochs == 3
+        cluster = config.cluster
+        assert (cluster.workers, cluster.partition) == (8, "mine")
+        assert cluster.account == "lab"
+        assert config.inference.device == "cpu"
+        assert config.explicit("cluster") == {
+            "workers": 8,
+            "partition": "mine",
+            "account": "lab",
+        }
+
+    def test_overrides_win_over_both(self, load):
+        config = load(
+            "cluster: {partition: mine}",
+            "cluster: {partition: theirs, account: lab, qos: long}",
+            "cluster.partition=ours",
+            "cluster.account=null",
+        )
+        cluster = config.cluster
+        assert (cluster.partition, cluster.account, cluster.qos) == (
+            "ours",
+            None,
+            "long",
+        )
+
+    def test_null_of_the_experiment_is_its_word(self, load):
+        config = load("cluster: {account: null}", "cluster: {account: lab}")
+        assert config.cluster.account is None
+
+    @pytest.mark.parametrize("text", [None, "", "cluster:\n", "cluster: {}"])
+    def test_without_words_of_the_experiment(self, load, text):
+        assert load(text, "cluster: {account: lab}").cluster.account == "lab"
+
+    def test_flags_are_one_value(self, load):
+        config = load("cluster: {sbatch: {nice: 1}}", "cluster: {sbatch: {x11: true}}")
+        assert config.cluster.sbatch == {"nice": 1}
+
+    @pytest.mark.parametrize("site", ["", "# nothing", "cluster:\n"])
+    def test_empty_one_changes_nothing(self, load, site):
+        assert load("training: {epochs: 3}", site) == load("training: {epochs: 3}", "")
+
+    @pytest.mark.parametrize(
+        ("site", "words"),
+        [
+            ("cluster: {accout: lab}", "did you mean 'account'?"),
+            ("clustr: {}", "did you mean 'cluster'?"),
+            ("cluster: {gpus: 0}", "cluster.gpus = 0"),
+            ("cluster: {sbatch: {array: 3}}", "may not hold array"),
+            ("cluster: 3", "cluster = 3 is not a section"),
+            ("- 1", "holds a list"),
+            ("a: [", "is not YAML"),
+        ],
+    )
+    @pytest.mark.parametrize("override", ["cluster.partition=x", "cluster.gpus=2"])
+    def test_fault_is_its_own(self, load, site, words, override):
+        with pytest.raises(ConfigError) as caught:
+            load("cluster: {workers: 3}", site, override)
+        message = str(caught.value)
+        assert "site.yaml" in message
+        assert "lab.yaml" not in message
+        assert "--set" not in message
+        assert words in message
+        assert "\n" not in message
+
+    def test_fault_of_the_experiment_is_not_the_sites(self, load):
+        with pytest.raises(
+            ConfigError, match=r"lab\.yaml: cluster\.gpus = 0"
+        ) as caught:
+            load("cluster: {gpus: 0}", "cluster: {account: lab}")
+        assert "site.yaml" not in str(caught.value)
+
+    def test_missing_one_is_named(self, tmp_path):
+        with pytest.raises(ConfigError, match=r"site\.yaml not found"):
+            load_config(None, site=tmp_path / "site.yaml")
+
+
 class TestSaving:
     @settings(deadline=None, max_examples=50)
     @given(

@@ -40,6 +40,13 @@ def list_names(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
+def list_paths(run):
+    """List the paths of a run, and the folders of what it holds, by name."""
+    names = [name for name, v in vars(type(run)).items() if isinstance(v, property)]
+    values = {name: getattr(run, name) for name in names}
+    return {n: v if isinstance(v, Path) else v.root for n, v in values.items()}
+
+
 class TestPaths:
     @pytest.mark.parametrize(
         ("table_format", "name"),
@@ -64,11 +71,22 @@ class TestPaths:
 
     @pytest.mark.parametrize("kind", [CountRun, TrainRun])
     def test_no_two_paths_are_one(self, tmp_path, kind):
-        names = [k for k, v in vars(kind).items() if isinstance(v, property)]
-        paths = [getattr(kind(tmp_path), name) for name in names]
-        paths = [p if isinstance(p, Path) else p.root for p in paths]
-        assert len(set(paths)) == len(paths) > 4
+        run = kind(tmp_path)
+        own = list_paths(run)
+        of_jobs = list_paths(run.jobs)
+        del own["jobs"]
+        # Where jobs log, whatever started them.
+        assert own.pop("logs", tmp_path / "logs") == of_jobs["logs"]
+        paths = [*own.values(), *of_jobs.values()]
+        assert len(set(paths)) == len(paths) > 8
         assert all(path.parent == tmp_path for path in paths)
+
+    @pytest.mark.parametrize("table_format", ["csv", "parquet", "notebook"])
+    def test_incomplete_table_says_so_in_its_name(self, tmp_path, table_format):
+        run = CountRun(tmp_path)
+        path = run.table(table_format, incomplete=True)
+        assert path.name.partition(".")[2].startswith("partial.")
+        assert path.suffix == run.table(table_format).suffix
 
     def test_training_holds_its_model_and_its_test(self, tmp_path):
         run = TrainRun(tmp_path)

@@ -9,6 +9,7 @@ directory.
 from nucleiseg.config.reading import load_config
 from nucleiseg.config.schema import (
     SIDE_MULTIPLE,
+    ClusterConfig,
     Config,
     DataConfig,
     InferenceConfig,
@@ -23,6 +24,7 @@ from nucleiseg.config.schema import (
 
 __all__ = [
     "SIDE_MULTIPLE",
+    "ClusterConfig",
     "Config",
     "DataConfig",
     "InferenceConfig",

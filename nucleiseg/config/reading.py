@@ -13,7 +13,12 @@ from nucleiseg.config.schema import Config
 from nucleiseg.errors import ConfigError
 
 
-def load_config(path: Path | None = None, overrides: Sequence[str] = ()) -> Config:
+def load_config(
+    path: Path | None = None,
+    overrides: Sequence[str] = (),
+    *,
+    site: Path | None = None,
+) -> Config:
     """Read a configuration file and apply overrides.
 
     Parameters
@@ -22,6 +27,8 @@ def load_config(path: Path | None = None, overrides: Sequence[str] = ()) -> Conf
         YAML file; ``None`` starts from the defaults.
     overrides : sequence of str
         Each ``section.key=value``, the value written as in YAML; later ones win.
+    site : Path or None
+        YAML file of a site, which gives the values that `path` does not.
 
     Raises
     ------
@@ -29,11 +36,30 @@ def load_config(path: Path | None = None, overrides: Sequence[str] = ()) -> Conf
         A key is unknown, a value is not allowed, or the file cannot be read.
     """
     values = {} if path is None else _read_yaml(path)
+    if site is not None:
+        # On its own first, so that its faults are laid at its door.
+        _validate(site_values := _read_yaml(site), str(site), ())
+        values = _complete(values, site_values)
     overridden = {_apply_override(values, override) for override in overrides}
+    return _validate(values, str(path), overridden)
+
+
+def _validate(
+    values: dict[str, Any], path: str, overridden: Collection[tuple[str, str]]
+) -> Config:
     try:
         return Config.model_validate(values)
     except ValidationError as error:
-        raise ConfigError(_explain(error, str(path), overridden)) from error
+        raise ConfigError(_explain(error, path, overridden)) from error
+
+
+def _complete(values: dict[str, Any], site: dict[str, Any]) -> dict[str, Any]:
+    """Give the values of a site where there are none of the experiment."""
+    sections = {**site, **values}
+    for name, keys in site.items():
+        if isinstance(own := sections[name], dict):
+            sections[name] = {**keys, **own}
+    return sections
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
