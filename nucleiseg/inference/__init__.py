@@ -1,7 +1,7 @@
 """The worker's side of a count run: shard in, partial table out."""
 
 from nucleiseg.inference.compute import Compute, choose_compute, read_compute
-from nucleiseg.inference.engine import Engine, ShardResult, compute_shard
+from nucleiseg.inference.engine import Engine, ShardResult, compute_shard, get_engine
 from nucleiseg.inference.pictures import draw_pictures
 
 __all__ = [
@@ -11,5 +11,6 @@ __all__ = [
     "choose_compute",
     "compute_shard",
     "draw_pictures",
+    "get_engine",
     "read_compute",
 ]

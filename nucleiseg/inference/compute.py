@@ -67,6 +67,12 @@ def choose_compute(run: CountRun, settings: InferenceConfig) -> Compute:
         )
         publish_json(run.compute, asdict(wanted))
     compute = read_compute(run)
+    if settings.device not in ("auto", compute.device):
+        raise RunError(
+            f"inference.device is {settings.device}, and run {run.root} began on the "
+            f"{compute.device.upper()}, which binds all of it; set inference.device="
+            f"{compute.device}, or use another --run"
+        )
     if compute.device == "gpu":
         find_device("gpu")
     return compute

@@ -6,7 +6,10 @@
 The bounded room between the stages lets all of them run at once in flat memory.
 """
 
+import dataclasses
 import functools
+import os
+import socket
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,15 +22,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nucleiseg.archives import Reader, fingerprint, open_reader
+from nucleiseg.attempts import Attempts
 from nucleiseg.bundle import read_bundle
 from nucleiseg.config import InferenceConfig, InstancesConfig, load_config
 from nucleiseg.errors import ArchiveError, BundleError, IncompleteError, RunError
 from nucleiseg.inference.compute import choose_compute
 from nucleiseg.inference.network import TiledNetwork
+from nucleiseg.inference.parts import Parts
 from nucleiseg.inference.pipeline import map_ordered
 from nucleiseg.instances import label_nuclei, summarise
 from nucleiseg.preprocess import normalise
-from nucleiseg.runs import CountRun, read_json
+from nucleiseg.runs import CountRun, create_private, read_json, write_json
 from nucleiseg.shards import Entry, read_plan
 from nucleiseg.tables import ImageRow, read_partial, write_partial
 
@@ -77,7 +82,10 @@ class Engine:
         settings = self.plan.settings
         self._instances = InstancesConfig.model_validate(settings["instances"])
         self.compute = choose_compute(
-            run, InferenceConfig.model_validate(settings["inference"])
+            run,
+            InferenceConfig.model_validate(
+                {**settings["inference"], "device": self.config.inference.device}
+            ),
         )
         model = read_bundle(Path(read_json(run.manifest)["model"]))
         if model.identity != self.plan.settings["model"]:
@@ -88,6 +96,8 @@ class Engine:
         self._preprocess = model.preprocess
         self._network = TiledNetwork(model, self.compute, n_threads=n_threads)
         self._n_threads = n_threads
+        self._attempts = Attempts(run)
+        self._worker = os.environ.get("NUCLEISEG_WORKER") or socket.gethostname()
         self._reader: tuple[tuple[str, str], Reader] | None = None
 
     def compute_shard(self, number: int) -> ShardResult:
@@ -104,15 +114,43 @@ class Engine:
         if there is not None:
             n_failed = there.column("status").to_pylist().count("failed")
             return ShardResult(number, shard.n_images, n_failed, 0.0, True)
-        rows = self._compute_rows(shard)
+        rows = self._compute_all(number, shard)
+        n_failed = sum(row.summary is None for row in rows)
+        self._note_failures(number, n_failed)
         write_partial(self.run, self.plan, shard, rows, compute=self.compute.identity)
+        self._attempts.clear(number)
         return ShardResult(
-            number,
-            len(rows),
-            sum(row.summary is None for row in rows),
-            time.monotonic() - start_s,
-            False,
+            number, len(rows), n_failed, time.monotonic() - start_s, False
         )
+
+    def _compute_all(self, number: int, shard: Entry) -> list[ImageRow]:
+        """Compute a shard, whole or, where it killed or is known in part, in parts."""
+
+        def compute_rows(start: int, stop: int) -> list[ImageRow]:
+            return self._compute_rows(
+                dataclasses.replace(shard, start=start, stop=stop)
+            )
+
+        if self._attempts.history(number).is_clean() and not self._attempts.rows_files(
+            number
+        ):
+            whole = (shard.start, shard.stop)
+            with self._attempts.attempt(number, whole, worker=self._worker):
+                return compute_rows(*whole)
+        parts = Parts(self.run, self.plan, self.compute.identity, self._worker)
+        return parts.compute_shard(shard, compute_rows)
+
+    def _note_failures(self, number: int, n_failed: int) -> None:
+        """Leave a note beside a partial table with failures, or take it away.
+
+        Written before the table, so that who finds a table knows without opening it.
+        """
+        note = self.run.failure(number)
+        if n_failed:
+            create_private(self.run.failures)
+            write_json(note, {"n_failed": n_failed})
+        else:
+            note.unlink(missing_ok=True)
 
     def predict_image(
         self, pixels: NDArray[Any]
