@@ -21,7 +21,7 @@ from nucleiseg import synthetic
 from nucleiseg.archives import open_reader
 from nucleiseg.bundle import read_bundle, write_info
 from nucleiseg.cli import main
-from nucleiseg.cluster import Team, Workers, plan_workers
+from nucleiseg.cluster import Team, plan_workers
 from nucleiseg.config import load_config
 from nucleiseg.counting import choose_pictures, count, prepare
 from nucleiseg.counting.claim import claim
@@ -514,7 +514,7 @@ def test_a_directory_that_another_command_planned_is_refused(archive, model, tmp
     run = CountRun(tmp_path / "run")
     claim(run, first.plan, first.config, first.model)
     claim(run, second.plan, second.config, second.model)
-    team = Team(run.root, first.plan.identity, Workers(0, 1))
+    team = Team(run.root, first.plan.identity, n_threads=1)
     with pytest.raises(RunError, match="planned anew by another command"):
         team.compute(first.plan.shards, on_done=lambda _: None)
 

@@ -5,18 +5,21 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from nucleiseg import tables
 from nucleiseg.errors import RunError
 from nucleiseg.instances import ImageSummary
 from nucleiseg.runs import CountRun
 from nucleiseg.shards import ArchiveRef, Entry, Plan
 from nucleiseg.tables import (
+    TABLE,
     ImageRow,
     check_notebook_format,
     find_missing,
     merge,
+    merging,
     read_partial,
+    read_rows,
     write_partial,
+    write_rows,
 )
 
 FORMATS = "csv", "parquet", "notebook"
@@ -115,7 +118,7 @@ class TestSameTable:
     def test_for_any_size_of_shards(
         self, runs_of_one_table, monkeypatch, table_format, group_rows
     ):
-        monkeypatch.setattr(tables, "_GROUP_ROWS", group_rows)
+        monkeypatch.setattr(merging, "_GROUP_ROWS", group_rows)
         found = {
             merge(run, plan, table_format, compute=COMPUTE).path.read_bytes()
             for run, plan in runs_of_one_table
@@ -146,14 +149,14 @@ class TestSameTable:
     ):
         plan = make_plan(("X", 23), shard_images=5)
         expected = merge_bytes(tmp_path / "one", plan, table_format)
-        monkeypatch.setattr(tables, "_GROUP_ROWS", group_rows)
+        monkeypatch.setattr(merging, "_GROUP_ROWS", group_rows)
         assert merge_bytes(tmp_path / "many", plan, table_format) == expected
 
     @pytest.mark.parametrize("group_rows", [1, 7, 10, 23, 24])
     def test_groups_of_parquet(self, tmp_path, monkeypatch, group_rows):
         plan = make_plan(("X", 23), shard_images=5)
         merge_bytes(tmp_path / "one", plan, "parquet")
-        monkeypatch.setattr(tables, "_GROUP_ROWS", group_rows)
+        monkeypatch.setattr(merging, "_GROUP_ROWS", group_rows)
         merge_bytes(tmp_path / "many", plan, "parquet")
         one, many = (
             pq.read_table(CountRun(tmp_path / name).table("parquet"))
@@ -214,7 +217,7 @@ class TestContent:
         plan = make_plan(("X", 23), unreadable=[UNREADABLE])
         compute(run, plan)
         table = pq.read_table(merge(run, plan, "parquet", compute=COMPUTE).path)
-        assert table.schema.equals(tables.TABLE)
+        assert table.schema.equals(TABLE)
         assert table.schema.field("count").type == pa.int64()
         is_failed = [status == "failed" for status in table["status"].to_pylist()]
         is_empty = [count is None for count in table["count"].to_pylist()]
@@ -263,10 +266,10 @@ class TestContent:
         plan = make_plan()
         merged = merge(run, plan, "csv", compute=None)
         assert (merged.n_images, merged.n_failed, merged.n_nuclei) == (0, 0, 0)
-        header = ",".join(tables.TABLE.names)
+        header = ",".join(TABLE.names)
         assert merged.path.read_text() == f"{header}\n"
         table = pq.read_table(merge(run, plan, "parquet", compute=None).path)
-        assert table.schema.equals(tables.TABLE)
+        assert table.schema.equals(TABLE)
         assert table.num_rows == 0
 
     def test_nothing_but_unreadable_inputs(self, run):
@@ -466,3 +469,75 @@ class TestPartials:
     def test_unreadable_input_is_never_missing(self, run):
         plan = make_plan(unreadable=[UNREADABLE])
         assert find_missing(run, plan) == []
+
+
+class TestRows:
+    """Rows of a shard under any name: what is done of it before it is whole."""
+
+    @pytest.fixture
+    def shard(self, run):
+        self.plan = make_plan(("X", 12), shard_images=12)
+        self.path = run.root / "rows.parquet"
+        return self.plan.shards[0]
+
+    def test_round_trip(self, shard):
+        rows = [make_row("X", index) for index in (1, 4, 5, 11)]
+        assert {row.summary is None for row in rows} == {True, False}
+        assert any(row.summary and row.summary.mean_area_px is None for row in rows)
+        write_rows(self.path, self.plan, shard, rows, compute=COMPUTE)
+        found = read_rows(self.path, self.plan, shard, compute=COMPUTE)
+        assert found == {row.index: row for row in rows}
+
+    def test_none(self, shard):
+        write_rows(self.path, self.plan, shard, [], compute=COMPUTE)
+        assert read_rows(self.path, self.plan, shard, compute=COMPUTE) == {}
+
+    def test_of_another_compute_setting(self, shard):
+        write_rows(self.path, self.plan, shard, [make_row("X", 1)], compute="other")
+        with pytest.raises(RunError, match="belongs to another compute") as caught:
+            read_rows(self.path, self.plan, shard, compute=COMPUTE)
+        assert str(self.path) in str(caught.value)
+
+    def test_of_another_plan(self, shard):
+        write_rows(self.path, self.plan, shard, [make_row("X", 1)], compute=COMPUTE)
+        other = make_plan(("X", 13), shard_images=12)
+        with pytest.raises(RunError, match="belongs to another plan"):
+            read_rows(self.path, other, other.shards[0], compute=COMPUTE)
+
+
+class TestIncomplete:
+    @pytest.fixture
+    def plan(self, run):
+        plan = make_plan(("X", 10), shard_images=3, unreadable=[UNREADABLE])
+        compute(run, plan, [plan.shards[0], plan.shards[2]])
+        return plan
+
+    def merge(self, run, plan, table_format="csv", **options):
+        return merge(run, plan, table_format, compute=COMPUTE, **options)
+
+    @pytest.mark.parametrize("table_format", ["csv", "parquet"])
+    def test_holds_what_is_there(self, run, plan, table_format):
+        merged = self.merge(run, plan, table_format, incomplete=True)
+        assert (merged.n_images, merged.n_missing) == (6, 2)
+        assert merged.path.name == f"counts.partial.{table_format}"
+        reader = pd.read_csv if table_format == "csv" else pd.read_parquet
+        rows = reader(merged.path)["index"]
+        assert rows.dropna().tolist() == [0, 1, 2, 6, 7, 8]
+        assert rows.isna().tolist() == [False] * 6 + [True]
+
+    def test_leaves_the_name_of_the_whole_table_free(self, run, plan):
+        self.merge(run, plan, incomplete=True)
+        assert not run.table("csv").exists()
+        with pytest.raises(RunError, match=r"shard 1 .* has no partial table"):
+            self.merge(run, plan)
+
+    def test_of_a_whole_run_is_the_same_table(self, run, plan):
+        compute(run, plan)
+        merged = self.merge(run, plan, incomplete=True)
+        assert merged.n_missing == 0
+        assert merged.path.read_bytes() == self.merge(run, plan).path.read_bytes()
+
+    def test_damage_is_refused_all_the_same(self, run, plan):
+        run.part(0).write_bytes(b"")
+        with pytest.raises(RunError, match="damaged"):
+            self.merge(run, plan, incomplete=True)

@@ -1,6 +1,7 @@
 """Whose run directory it is: the plan is written first, and nothing is overwritten."""
 
 import logging
+import shutil
 
 from nucleiseg.bundle import BundleInfo
 from nucleiseg.config import Config
@@ -40,6 +41,8 @@ def claim(run: CountRun, plan: Plan, config: Config, model: BundleInfo) -> None:
     else:
         run.compute.unlink(missing_ok=True)
         run.manifest.unlink(missing_ok=True)
+        # Deaths at shards of the plan before, which were other images.
+        shutil.rmtree(run.attempts, ignore_errors=True)
         run.root.chmod(0o700)
         write_plan(run.plan, plan)
     # Whatever binds is in the plan; formats, pictures and the place of the model may
@@ -53,6 +56,7 @@ def claim(run: CountRun, plan: Plan, config: Config, model: BundleInfo) -> None:
     if run.manifest.exists():
         manifest = read_json(run.manifest)
     write_json(run.manifest, {**manifest, "model": str(model.paths.root)})
+    run.jobs.cancelled.unlink(missing_ok=True)
 
 
 def refuse_others(run: CountRun, plan: Plan) -> None:
@@ -64,6 +68,8 @@ def refuse_others(run: CountRun, plan: Plan) -> None:
         It holds another run, or files that no count run made.
     """
     parts = sorted(run.parts.glob("[!.]*"))
+    # A shard that is done in part has its rows elsewhere until it is whole.
+    parts += sorted(run.attempts.glob("[0-9]*/rows-*.parquet"))
     if run.plan.exists():
         before = read_plan(run.plan)
         if before.identity != plan.identity and parts:

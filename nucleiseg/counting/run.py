@@ -8,16 +8,23 @@ from pathlib import Path
 
 from nucleiseg.bundle import BundleInfo, read_bundle, resolve_for_counting
 from nucleiseg.cluster import Team, Workers, open_team, plan_workers
-from nucleiseg.config import Config
+from nucleiseg.config import Config, load_config
 from nucleiseg.counting.claim import claim
+from nucleiseg.counting.journal import Journal
 from nucleiseg.counting.pictures import choose_pictures
 from nucleiseg.errors import IncompleteError, NucleisegError, RunError
 from nucleiseg.inference import ShardResult, read_compute
 from nucleiseg.progress import Progress
 from nucleiseg.provenance import describe_environment, timestamp
 from nucleiseg.runs import CountRun, read_json, write_json
-from nucleiseg.shards import Entry, Plan, make_plan
-from nucleiseg.tables import Merged, check_notebook_format, find_missing, merge
+from nucleiseg.shards import Entry, Plan, make_plan, read_plan
+from nucleiseg.tables import (
+    Merged,
+    TableFormat,
+    check_notebook_format,
+    find_missing,
+    merge,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -76,8 +83,21 @@ def prepare(inputs: Sequence[str], model: Path, config: Config) -> Prepared:
     return Prepared(plan, resolved, bundle)
 
 
+def reopen(run: CountRun) -> Prepared:
+    """Take a planned run from its directory.
+
+    Raises
+    ------
+    RunError, BundleError
+        It is no count run's directory, or its model is gone.
+    """
+    plan = read_plan(run.plan)
+    model = Path(read_json(run.manifest)["model"])
+    return Prepared(plan, load_config(run.config), read_bundle(model))
+
+
 def count(prepared: Prepared, folder: Path, *, workers: int | None) -> CountResult:
-    """Count, or go on where an earlier call was interrupted.
+    """Count on this machine, or go on where an earlier call was interrupted.
 
     Parameters
     ----------
@@ -105,18 +125,20 @@ def count(prepared: Prepared, folder: Path, *, workers: int | None) -> CountResu
     picks = choose_pictures(plan, config.table.pictures)
     if not missing:
         logger.info("all %d shards are there", len(plan.shards))
+    journal = Journal(run)
     if not missing and not picks:
-        return CountResult(_merge(run, prepared), 0, 0)
+        return finish(run, prepared, journal)
     with open_team(run.root, plan.identity, workers_here) as team:
         if missing:
-            _compute(run, plan, missing, team, workers_here)
-        merged = _merge(run, prepared)
-        n_pictures = _draw(team, picks)
-    return CountResult(merged, len(missing), n_pictures)
+            logger.info("%s", _describe_workers(workers_here))
+            compute(run, plan, missing, team, journal)
+        # The table first: it does not wait for pictures.
+        result = finish(run, prepared, journal, n_computed=len(missing))
+        return CountResult(result.merged, len(missing), draw(team, picks))
 
 
-def _draw(team: Team, picks: Sequence[tuple[int, int]]) -> int:
-    """Draw pictures; the table is there, and does not fail with them."""
+def draw(team: Team, picks: Sequence[tuple[int, int]]) -> int:
+    """Draw pictures; a table does not fail with them."""
     if not picks:
         return 0
     try:
@@ -126,30 +148,56 @@ def _draw(team: Team, picks: Sequence[tuple[int, int]]) -> int:
         return 0
 
 
-def _merge(run: CountRun, prepared: Prepared) -> Merged:
+def finish(
+    run: CountRun, prepared: Prepared, journal: Journal, *, n_computed: int = 0
+) -> CountResult:
+    """Merge what all workers left."""
+    journal.write("merging")
+    merged = merge_run(run, prepared.plan, prepared.config.table.format)
+    journal.write("finished")
+    return CountResult(merged, n_computed, 0)
+
+
+def merge_run(
+    run: CountRun, plan: Plan, table_format: TableFormat, *, incomplete: bool = False
+) -> Merged:
+    """Merge the partial tables of a run into its table; see :func:`tables.merge`."""
+    is_begun = plan.shards and (run.compute.exists() or not incomplete)
     return merge(
         run,
-        prepared.plan,
-        prepared.config.table.format,
-        compute=read_compute(run).identity if prepared.plan.shards else None,
+        plan,
+        table_format,
+        compute=read_compute(run).identity if is_begun else None,
+        incomplete=incomplete,
     )
 
 
-def _compute(
-    run: CountRun, plan: Plan, missing: Sequence[Entry], team: Team, workers: Workers
+def compute(
+    run: CountRun,
+    plan: Plan,
+    missing: Sequence[Entry],
+    team: Team,
+    journal: Journal,
 ) -> None:
+    """Have a team compute what is missing.
+
+    Raises
+    ------
+    IncompleteError
+        Some shards could not be computed.
+    """
     n_there = len(plan.shards) - len(missing)
     n_images = sum(shard.n_images for shard in missing)
     logger.info(
-        "%d images in %d shard%s%s, %s",
+        "%d images in %d shard%s%s",
         n_images,
         len(missing),
         "s" * (len(missing) > 1),
         f" ({n_there} more are there)" if n_there else "",
-        _describe_workers(workers),
     )
     start_s = time.monotonic()
     failed_images = 0
+    journal.write("running")
     with Progress(
         plan.n_images, label="counting", unit="images", done=plan.n_images - n_images
     ) as progress:
@@ -158,26 +206,32 @@ def _compute(
             nonlocal failed_images
             failed_images += result.n_failed
             note = f"{failed_images} failed" if failed_images else ""
+            journal.add(result)
+            journal.tick(team.n_workers)
             progress.update(result.n_images, note)
 
         failures = team.compute(missing, on_done=on_done)
     seconds = time.monotonic() - start_s
-    _record(run, n_images, seconds, workers)
+    _record(run, n_images, seconds, team.n_workers)
     if failures:
-        raise IncompleteError(
+        message = (
             f"{len(failures)} of {len(plan.shards)} shards could not be computed "
             f"({'; '.join(failures[:3])}); the others are kept in {run.root}: run the "
             "same command again"
         )
-    compute = read_compute(run)
+        journal.write("incomplete", error=message)
+        raise IncompleteError(message)
+    if team.was_stopped:
+        return
+    setting = read_compute(run)
     logger.info(
         "%d images in %.1f s: %.1f images/s on the %s in %s, loading the network "
         "included",
         n_images,
         seconds,
         n_images / seconds,
-        compute.device.upper(),
-        compute.precision,
+        setting.device.upper(),
+        setting.precision,
     )
 
 
@@ -189,14 +243,14 @@ def _describe_workers(workers: Workers) -> str:
     return f"{workers.count} worker{'s' * (workers.count > 1)} with {each} each"
 
 
-def _record(run: CountRun, n_images: int, seconds: float, workers: Workers) -> None:
+def _record(run: CountRun, n_images: int, seconds: float, n_workers: int) -> None:
     manifest = read_json(run.manifest)
     manifest.setdefault("calls", []).append(
         {
             "finished": timestamp(),
             "n_images": n_images,
             "seconds": round(seconds, 1),
-            "workers": workers.count,
+            "workers": n_workers,
             "environment": describe_environment(),
         }
     )

@@ -1,8 +1,7 @@
-"""Partial tables, and the one table they are merged into."""
+"""The one table that partial tables are merged into."""
 
-import json
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TextIO
 
@@ -10,29 +9,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from nucleiseg.errors import RunError
-from nucleiseg.instances import ImageSummary
 from nucleiseg.runs import CountRun, atomic_path
 from nucleiseg.shards import Entry, Plan
+from nucleiseg.tables.partial import QUALITY, read_partial
 
 TableFormat = Literal["csv", "parquet", "notebook"]
-
-_QUALITY = (
-    ("foreground_share", pa.float64()),
-    ("mean_area_px", pa.float64()),
-    ("border_count", pa.int64()),
-    ("saturated_share", pa.float64()),
-    ("confidence", pa.float64()),
-)
-
-_PARTIAL = pa.schema(
-    [
-        ("index", pa.int64()),
-        ("count", pa.int64()),
-        ("status", pa.string()),
-        ("reason", pa.string()),
-        *_QUALITY,
-    ]
-)
 
 TABLE = pa.schema(
     [
@@ -42,106 +23,13 @@ TABLE = pa.schema(
         ("dataset", pa.string()),
         ("status", pa.string()),
         ("reason", pa.string()),
-        *_QUALITY,
+        *QUALITY,
     ]
 )
 """Columns of the table; `index` and `count` are nullable."""
 
 # Groups of rows of one size, so that a Parquet file does not show the shards.
 _GROUP_ROWS = 65_536
-
-
-@dataclass(frozen=True)
-class ImageRow:
-    """Outcome of one image."""
-
-    index: int
-    """Position in its dataset."""
-    summary: ImageSummary | None
-    """None where the image failed."""
-    reason: str | None = None
-    """Why it failed."""
-
-    def as_dict(self) -> dict[str, Any]:
-        """Values by column of a partial table."""
-        values = asdict(self.summary) if self.summary else {}
-        status = "ok" if self.summary else "failed"
-        return {"index": self.index, "status": status, "reason": self.reason, **values}
-
-
-def write_partial(
-    run: CountRun, plan: Plan, shard: Entry, rows: Sequence[ImageRow], *, compute: str
-) -> None:
-    """Write a shard's partial table beside its name and rename it.
-
-    Parameters
-    ----------
-    run : CountRun
-    plan : Plan
-    shard : Entry
-    rows : sequence of ImageRow
-        One an image, in order.
-    compute : str
-        Identity of the compute setting it was made with.
-    """
-    assert shard.shard is not None
-    identity = {"plan": plan.identity, "shard": shard.shard, "compute": compute}
-    schema = _PARTIAL.with_metadata({"nucleiseg": json.dumps(identity)})
-    table = pa.Table.from_pylist([row.as_dict() for row in rows], schema=schema)
-    with atomic_path(run.part(shard.shard)) as temporary:
-        pq.write_table(table, temporary)
-
-
-def read_partial(
-    run: CountRun, plan: Plan, shard: Entry, *, compute: str | None = None
-) -> pa.Table | None:
-    """Read a shard's partial table; None where there is none yet.
-
-    Raises
-    ------
-    RunError
-        The file is damaged, or belongs to another plan, shard or compute setting.
-    """
-    assert shard.shard is not None
-    path = run.part(shard.shard)
-    if not path.exists():
-        return None
-    try:
-        table = pq.read_table(path)
-        found = dict(json.loads(table.schema.metadata[b"nucleiseg"]))
-        indices = table.column("index").to_pylist()
-    except (OSError, pa.ArrowException, KeyError, TypeError, ValueError) as error:
-        raise RunError(
-            f"partial table {path} is damaged ({' '.join(str(error).split())}); delete "
-            "it and run the same command again"
-        ) from error
-    expected = {"plan": plan.identity, "shard": shard.shard}
-    if compute is not None:
-        expected["compute"] = compute
-    for key, value in expected.items():
-        if found.get(key) != value:
-            raise RunError(
-                f"partial table {path} belongs to another {key} ({found.get(key)!r}, "
-                f"expected {value!r}); delete it and run the same command again"
-            )
-    if indices != list(range(shard.start, shard.stop)):
-        raise RunError(
-            f"partial table {path} does not hold images {shard.start} to "
-            f"{shard.stop - 1}, each once; delete it and run the same command again"
-        )
-    return table
-
-
-def find_missing(run: CountRun, plan: Plan) -> list[Entry]:
-    """Find the shards without a partial table, by name alone.
-
-    Whether a table belongs to its shard is checked when it is merged.
-    """
-    return [
-        shard
-        for shard in plan.shards
-        if shard.shard is not None and not run.part(shard.shard).exists()
-    ]
 
 
 @dataclass(frozen=True)
@@ -156,14 +44,31 @@ class Merged:
     n_nuclei: int
     failures: list[str]
     """The first few failures, in words."""
+    n_missing: int = 0
+    """Shards that are not in it; 0 unless an incomplete table was asked for."""
 
 
 def merge(
-    run: CountRun, plan: Plan, table_format: TableFormat, *, compute: str | None
+    run: CountRun,
+    plan: Plan,
+    table_format: TableFormat,
+    *,
+    compute: str | None,
+    incomplete: bool = False,
 ) -> Merged:
     """Merge the partial tables of all shards, in the plan's order.
 
     Memory does not grow with the number of images: tables are read one by one.
+
+    Parameters
+    ----------
+    run : CountRun
+    plan : Plan
+    table_format : {"csv", "parquet", "notebook"}
+    compute : str or None
+        Identity of the compute setting that all must have.
+    incomplete : bool
+        Leave out shards that have no partial table yet; the table's name says so.
 
     Raises
     ------
@@ -173,9 +78,10 @@ def merge(
     if table_format == "notebook":
         check_notebook_format(plan)
     _refuse_surplus(run, plan)
-    path = run.table(table_format)
+    path = run.table(table_format, incomplete=incomplete)
     counter = _Counter(plan)
-    groups = _regroup(counter.watch(_tables(run, plan, compute)))
+    tables = _tables(run, plan, compute, incomplete=incomplete)
+    groups = _regroup(counter.watch(tables))
     with atomic_path(path) as temporary:
         if table_format == "parquet":
             with pq.ParquetWriter(temporary, TABLE) as writer:
@@ -184,7 +90,12 @@ def merge(
         else:
             _write_csv(temporary, groups, notebook=table_format == "notebook")
     return Merged(
-        path, counter.n_images, counter.n_failed, counter.n_nuclei, counter.failures
+        path,
+        counter.n_images,
+        counter.n_failed,
+        counter.n_nuclei,
+        counter.failures,
+        len(plan.shards) - counter.n_shards,
     )
 
 
@@ -222,7 +133,7 @@ def _refuse_surplus(run: CountRun, plan: Plan) -> None:
 
 
 def _tables(
-    run: CountRun, plan: Plan, compute: str | None
+    run: CountRun, plan: Plan, compute: str | None, *, incomplete: bool
 ) -> Iterator[tuple[Entry, pa.Table]]:
     for entry in plan.entries:
         name = plan.archives[entry.archive].name
@@ -236,6 +147,8 @@ def _tables(
             yield entry, pa.Table.from_pylist([row], schema=TABLE)
             continue
         partial = read_partial(run, plan, entry, compute=compute)
+        if partial is None and incomplete:
+            continue
         if partial is None:
             raise RunError(
                 f"shard {entry.shard} ({plan.describe(entry)}) has no partial table "
@@ -258,6 +171,7 @@ class _Counter:
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
+        self.n_shards = 0
         self.n_images = 0
         self.n_failed = 0
         self.n_nuclei = 0
@@ -266,6 +180,7 @@ class _Counter:
     def watch(self, tables: Iterator[tuple[Entry, pa.Table]]) -> Iterator[pa.Table]:
         for entry, table in tables:
             if entry.shard is not None:
+                self.n_shards += 1
                 self.n_images += table.num_rows
             self.n_nuclei += sum(n for n in table.column("count").to_pylist() if n)
             for row in table.filter(_is_failed(table)).to_pylist():
