@@ -6,14 +6,16 @@ import signal
 import tempfile
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nucleiseg.cluster.task import worker_environment
 from nucleiseg.cluster.workers import Workers
 
 if TYPE_CHECKING:
     from distributed import Client
 
-_SETTINGS = {
+SETTINGS = {
     # One shard in each worker's hands and none in its queue, so that a death is not
     # blamed on shards that only waited.
     "distributed.scheduler.worker-saturation": 1.0,
@@ -28,7 +30,9 @@ _SETTINGS = {
     # No web pages: they have neither encryption nor a login.
     "distributed.scheduler.http.routes": [],
     "distributed.worker.http.routes": [],
+    # Nothing to spill; a worker that is too large is started again by its nanny.
     "distributed.worker.memory.target": False,
+    "distributed.worker.memory.pause": False,
     "distributed.worker.memory.spill": False,
     # Read when a worker process starts, before it knows anything else. Failures of
     # shards reach us as results; the rest is noise of closing.
@@ -46,9 +50,18 @@ class _NotOfClosing(logging.Filter):
 _NOT_OF_CLOSING = _NotOfClosing()
 
 
+def quieten() -> None:
+    """Have dask say what matters; call it before `distributed` is imported."""
+    import dask
+
+    # It sets up its logging by it when it is imported.
+    dask.config.set({"logging.distributed": "warning"})
+    logging.getLogger("distributed.nanny").addFilter(_NOT_OF_CLOSING)
+
+
 @contextlib.contextmanager
-def connect(workers: Workers) -> "Iterator[Client]":
-    """Start a scheduler and workers, and close them whatever happens.
+def connect(root: Path, workers: Workers) -> "Iterator[Client]":
+    """Start a scheduler and workers here, and close them whatever happens.
 
     All of it listens on this machine only, and speaks TLS with keys made for this
     call: on a shared node, whoever could talk to a scheduler could run code as its
@@ -56,14 +69,14 @@ def connect(workers: Workers) -> "Iterator[Client]":
     """
     import dask
 
-    # Before distributed is imported, which sets up its logging by it.
-    dask.config.set({"logging.distributed": "warning"})
-    from distributed import Client, Nanny, Scheduler, Security, SpecCluster
+    quieten()
+    from distributed import Client, Scheduler, Security, SpecCluster
 
-    logging.getLogger("distributed.nanny").addFilter(_NOT_OF_CLOSING)
+    from nucleiseg.cluster.processes import WatchingNanny
+
     security = Security.temporary()
     with (
-        dask.config.set(_SETTINGS),
+        dask.config.set(SETTINGS),
         tempfile.TemporaryDirectory(prefix="nucleiseg-") as scratch,
     ):
         common = {
@@ -75,13 +88,18 @@ def connect(workers: Workers) -> "Iterator[Client]":
         }
         specification = {
             number: {
-                "cls": Nanny,
+                "cls": WatchingNanny,
                 "options": {
                     **common,
+                    "root": root,
                     "nthreads": 1,
                     "memory_limit": 0,
                     "local_directory": scratch,
-                    "env": _environment(workers, number),
+                    "env": worker_environment(
+                        f"worker-{number}",
+                        workers.n_threads,
+                        workers.gpus[number] if workers.gpus else None,
+                    ),
                 },
             }
             for number in range(workers.count)
@@ -109,9 +127,3 @@ def _interrupts_ignored() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
-
-
-def _environment(workers: Workers, number: int) -> dict[str, str]:
-    if not workers.gpus:
-        return {}
-    return {"CUDA_VISIBLE_DEVICES": workers.gpus[number]}

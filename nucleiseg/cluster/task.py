@@ -1,0 +1,97 @@
+"""What is sent to the workers: small functions, with paths and numbers only."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from nucleiseg.devices import available_cores, describe_device
+from nucleiseg.errors import IncompleteError, NucleisegError
+from nucleiseg.inference import ShardResult, compute_shard, draw_pictures, get_engine
+
+WORKER = "NUCLEISEG_WORKER"
+"""Environment variable with a worker's name."""
+
+_THREADS = "NUCLEISEG_THREADS"
+
+
+def worker_environment(name: str, n_threads: int, gpu: str | None) -> dict[str, str]:
+    """Environment of a worker process.
+
+    Parameters
+    ----------
+    name : str
+        As status and logs show it.
+    n_threads : int
+        Cores it may keep busy.
+    gpu : str or None
+        Its GPU as CUDA_VISIBLE_DEVICES names it; None: as it is.
+    """
+    environment = {WORKER: name, _THREADS: str(n_threads)}
+    if gpu is not None:
+        environment["CUDA_VISIBLE_DEVICES"] = gpu
+    return environment
+
+
+def n_threads_here() -> int:
+    """Cores that this worker process may keep busy."""
+    return int(os.environ.get(_THREADS, available_cores()))
+
+
+def get_ready(root: Path, plan: str) -> str:
+    """Load the network in this worker process; say on what it will run.
+
+    Raises
+    ------
+    NucleisegError
+        This node cannot compute the run.
+    """
+    engine = get_engine(root, plan, n_threads_here())
+    return describe_device(engine.compute.device)
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a worker says of a shard."""
+
+    worker: str
+    outcome: ShardResult | NucleisegError
+
+
+def compute_or_explain(
+    root: Path, plan: str, number: int, n_threads: int | None = None
+) -> Report:
+    """Compute a shard; what the user can mend is an answer, not a crash.
+
+    dask would print the trace of an exception, which helps with our faults only.
+    """
+    outcome: ShardResult | NucleisegError
+    try:
+        outcome = compute_shard(root, plan, number, n_threads or n_threads_here())
+    except NucleisegError as error:
+        outcome = error
+    except (OSError, MemoryError) as error:
+        # A full disk, a file system that is gone, too little memory.
+        outcome = IncompleteError(
+            f"{explain(error)}; mend that, then run the same command again: what is "
+            "done is kept"
+        )
+    return Report(os.environ.get(WORKER, ""), outcome)
+
+
+def draw(
+    root: Path,
+    plan: str,
+    picks: Sequence[tuple[int, int]],
+    n_threads: int | None = None,
+) -> int:
+    """Draw pictures; see :func:`nucleiseg.inference.draw_pictures`."""
+    return draw_pictures(root, plan, picks, n_threads or n_threads_here())
+
+
+def explain(error: BaseException) -> str:
+    """Say in one line what an exception says."""
+    if isinstance(error, OSError) and error.strerror:
+        place = f"{error.filename}: " if error.filename else ""
+        return f"{place}{error.strerror}"
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
