@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from nucleiseg.devices import import_tensorflow
-from nucleiseg.errors import RunError
+from nucleiseg.errors import RunError, StoppedError
 from nucleiseg.progress import Progress
 from nucleiseg.training.state import HISTORY_COLUMNS, History
 
@@ -20,6 +20,7 @@ def make_callbacks(
     images_per_batch: Callable[[int], int],
     progress: Progress,
     save: Callable[[], None],
+    must_stop: Callable[[], bool],
 ) -> list[Any]:
     """Make the Keras callbacks that report, record and save.
 
@@ -34,6 +35,8 @@ def make_callbacks(
         Counts images.
     save : callable
         Called when the history has the epoch's row.
+    must_stop : callable
+        Asked after each epoch but the last whether somebody wants the device back.
     """
     import_tensorflow()
     import keras
@@ -61,5 +64,10 @@ def make_callbacks(
                 f"{name} {row[name]:.4f}" for name in HISTORY_COLUMNS[1:]
             )
             logger.info("epoch %d/%d: %s", epoch + 1, n_epochs, figures)
+            if epoch + 1 < n_epochs and must_stop():
+                raise StoppedError(
+                    f"stopped after epoch {epoch + 1} of {n_epochs}, as asked; the "
+                    "same command goes on"
+                )
 
     return [Watch()]

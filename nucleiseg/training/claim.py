@@ -21,7 +21,12 @@ logger = logging.getLogger(__name__)
 _BINDING_SECTIONS = ("data", "preprocess", "model", "training")
 
 # Changing these does not disturb what was trained so far.
-_FREE = {("data", "test_archive"), ("training", "epochs"), ("training", "keep")}
+_FREE = {
+    ("data", "test_archive"),
+    ("training", "epochs"),
+    ("training", "keep"),
+    ("training", "device"),
+}
 
 
 def claim(run: TrainRun, config: Config, shapes: LabelledShapes) -> None:

@@ -1,5 +1,7 @@
 """From the last training state to a model bundle with scores and plots."""
 
+import shutil
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +14,7 @@ from nucleiseg.errors import RunError
 from nucleiseg.model import build_unet, save_weights
 from nucleiseg.provenance import describe_environment
 from nucleiseg.report import save_history
-from nucleiseg.runs import TrainRun
+from nucleiseg.runs import Bundle, TrainRun
 from nucleiseg.training.scores import score_counts
 from nucleiseg.training.state import History, load_best, load_newest
 
@@ -44,15 +46,45 @@ def finish(
         Scores, as the bundle keeps them.
     """
     weights = _final_weights(run, config, history)
-    run.bundle.root.mkdir(exist_ok=True)
-    save_weights(run.bundle, config.model, weights)
     scores = {
         "validation": score_counts(config, weights, labelled, parts[1]),
         "history": history.rows[-1],
         "best_epoch": history.best_epoch,
     }
+    _write_bundle(run.bundle, config, history, weights, parts, scores)
+    # What stood in for it is not needed any more.
+    shutil.rmtree(run.bundle_so_far.root, ignore_errors=True)
+    save_history(run.root, history.columns())
+    return scores
+
+
+def write_so_far(
+    run: TrainRun,
+    config: Config,
+    history: History,
+    weights: Sequence[NDArray[Any]],
+    parts: tuple[NDArray[np.intp], NDArray[np.intp]],
+) -> None:
+    """Write the best model so far as a bundle that can count, without its scores.
+
+    It is there when a training is interrupted and never gone on with.
+    """
+    scores = {"history": history.rows[-1], "best_epoch": history.best_epoch}
+    _write_bundle(run.bundle_so_far, config, history, weights, parts, scores)
+
+
+def _write_bundle(
+    bundle: Bundle,
+    config: Config,
+    history: History,
+    weights: Sequence[NDArray[Any]],
+    parts: tuple[NDArray[np.intp], NDArray[np.intp]],
+    scores: dict[str, Any],
+) -> None:
+    bundle.root.mkdir(exist_ok=True)
+    save_weights(bundle, config.model, list(weights))
     write_info(
-        run.bundle,
+        bundle,
         config,
         training={
             "config": config.training.model_dump(mode="json"),
@@ -64,5 +96,3 @@ def finish(
         },
         scores=scores,
     )
-    save_history(run.root, history.columns())
-    return scores

@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from nucleiseg.progress import Progress
 from nucleiseg.runs import TrainRun
 from nucleiseg.training.callbacks import make_callbacks
 from nucleiseg.training.claim import claim
-from nucleiseg.training.finish import finish
+from nucleiseg.training.finish import finish, write_so_far
 from nucleiseg.training.replicas import Replicas, find_replicas
 from nucleiseg.training.state import (
     Checkpoint,
@@ -40,6 +41,9 @@ from nucleiseg.training.state import (
 )
 
 logger = logging.getLogger(__name__)
+
+# Checkpoints are written each epoch; a model that others can use costs more.
+_BUNDLE_INTERVAL_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -73,7 +77,28 @@ def preview(config: Config) -> Preview:
     )
 
 
-def train(config: Config, folder: Path) -> TrainResult:
+def _never() -> bool:
+    return False
+
+
+def prepare_run(config: Config, folder: Path) -> TrainRun:
+    """Check data and configuration, and make the run directory; train nothing.
+
+    Raises
+    ------
+    ConfigError, ArchiveError, RunError
+        Something does not fit, or the directory holds another training.
+    """
+    shapes = inspect_labelled(config.data)
+    split_indices(shapes.n_images, config.data)
+    run = TrainRun(folder)
+    claim(run, config, shapes)
+    return run
+
+
+def train(
+    config: Config, folder: Path, *, must_stop: Callable[[], bool] = _never
+) -> TrainResult:
     """Train a U-Net, or go on where an earlier call was interrupted.
 
     Parameters
@@ -82,9 +107,13 @@ def train(config: Config, folder: Path) -> TrainResult:
         Sections data, preprocess, model, training and instances are used.
     folder : Path
         The run directory; the model bundle is its subfolder `model`.
+    must_stop : callable
+        Asked after each epoch whether to stop, to be gone on with later.
 
     Raises
     ------
+    StoppedError
+        It was asked to stop.
     ConfigError, ArchiveError, RunError
         Before any work, when something does not fit.
     """
@@ -98,7 +127,7 @@ def train(config: Config, folder: Path) -> TrainResult:
     start_s = time.monotonic()
     labelled = read_labelled(shapes, config.preprocess)
     parts = split_indices(shapes.n_images, config.data)
-    _run_epochs(run, config, labelled, parts, checkpoint, history)
+    _run_epochs(run, config, labelled, parts, checkpoint, history, must_stop)
     scores = finish(run, config, history, labelled, parts)
     logger.info(
         "model bundle %s after %.0f s", run.bundle.root, time.monotonic() - start_s
@@ -129,12 +158,17 @@ def _run_epochs(
     parts: tuple[NDArray[np.intp], NDArray[np.intp]],
     checkpoint: Checkpoint | None,
     history: History,
+    must_stop: Callable[[], bool],
 ) -> None:
     training = config.training
     remaining = training.epochs - history.epochs
     if remaining <= 0:
         return
-    replicas = find_replicas(training.replicas, batch_size=training.batch_size)
+    replicas = find_replicas(
+        training.replicas,
+        batch_size=training.batch_size,
+        wanted_device=training.device,
+    )
     network, variables = _build(config, replicas, labelled.images.shape[1:3])
     if checkpoint is not None:
         _restore(variables, checkpoint)
@@ -159,12 +193,19 @@ def _run_epochs(
         replicas.device,
     )
 
+    bundle_s = float("-inf")
+
     def save() -> None:
         if history.best_epoch == history.epochs:
             save_best(run, network.get_weights(), history)
         save_checkpoint(run, history, [_to_numpy(value) for value in variables])
         # The state before this one may be needed, too, with its own best weights.
         drop_other_best(run, [history, History(history.rows[:-1])])
+        nonlocal bundle_s
+        is_best = history.best_epoch == history.epochs
+        if is_best and time.monotonic() - bundle_s >= _BUNDLE_INTERVAL_S:
+            write_so_far(run, config, history, network.get_weights(), parts)
+            bundle_s = time.monotonic()
 
     with (
         explain_exhaustion(),
@@ -197,6 +238,7 @@ def _run_epochs(
                 images_per_batch=lambda batch: order.indices(batch).size,
                 progress=progress,
                 save=save,
+                must_stop=must_stop,
             ),
         )
 

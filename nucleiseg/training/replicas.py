@@ -5,7 +5,7 @@ import logging
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from nucleiseg.devices import import_tensorflow, n_gpus, refuse_lost_gpus
+from nucleiseg.devices import find_device, import_tensorflow, n_gpus
 from nucleiseg.errors import ConfigError
 
 logger = logging.getLogger(__name__)
@@ -28,7 +28,12 @@ class Replicas:
         return scope
 
 
-def find_replicas(wanted: int | None, *, batch_size: int) -> Replicas:
+def find_replicas(
+    wanted: int | None,
+    *,
+    batch_size: int,
+    wanted_device: Literal["auto", "cpu", "gpu"] = "auto",
+) -> Replicas:
     """Decide on which devices to train; call before TensorFlow is used.
 
     Parameters
@@ -37,16 +42,20 @@ def find_replicas(wanted: int | None, *, batch_size: int) -> Replicas:
         Number of replicas; None for every GPU, or one CPU.
     batch_size : int
         Global batch size, shared evenly.
+    wanted_device : {"auto", "cpu", "gpu"}
 
     Raises
     ------
+    NucleisegError
+        A GPU was asked for, or granted, and TensorFlow sees none.
     ConfigError
         Fewer GPUs than asked for, or a batch that cannot be shared evenly.
     """
-    gpus = n_gpus()
-    device: Literal["cpu", "gpu"] = "gpu" if gpus else "cpu"
-    if not gpus:
-        refuse_lost_gpus("CUDA_VISIBLE_DEVICES=-1 to train on the CPU")
+    device = find_device(wanted_device, setting="training.device")
+    gpus = n_gpus() if device == "gpu" else 0
+    if device == "cpu":
+        # A network would be placed on a GPU that is there.
+        import_tensorflow().config.set_visible_devices([], "GPU")
     count = wanted or _largest_divisor(batch_size, at_most=gpus or 1)
     if wanted is None and count < gpus:
         logger.info(
