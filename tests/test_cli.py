@@ -20,7 +20,19 @@ from nucleiseg.config import load_config
 from nucleiseg.errors import NucleisegError
 from tests.conftest import run_nucleiseg
 
-COMMANDS = ("demo", "sample", "inspect", "train", "count", "evaluate")
+COMMANDS = (
+    "demo",
+    "sample",
+    "inspect",
+    "train",
+    "count",
+    "status",
+    "cancel",
+    "retry",
+    "merge",
+    "evaluate",
+    "doctor",
+)
 
 
 @pytest.fixture

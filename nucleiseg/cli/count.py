@@ -5,25 +5,35 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from nucleiseg.cli.exit_status import DONE, SOME_FAILED
 from nucleiseg.cli.main import log_file
-from nucleiseg.cli.status import DONE, SOME_FAILED
-from nucleiseg.config import Config, load_config
+from nucleiseg.cli.site import load_settings, print_submitted, print_texts
+from nucleiseg.config import Config
 from nucleiseg.counting import CountResult, Prepared, count, prepare, refuse_others
 from nucleiseg.errors import ConfigError
+from nucleiseg.launching import preview_count, refuse_while_active, submit_count
 from nucleiseg.runs import CountRun, create_private
 
 
 def run(options: argparse.Namespace) -> int:
     """Count, or say what would be counted."""
-    config = load_config(options.config, [*options.overrides, *_shorthands(options)])
+    config = load_settings(options, options.config, _shorthands(options))
     if options.dry_run:
-        _print_plan(prepare(options.archives, options.model, config))
+        prepared = prepare(options.archives, options.model, config)
+        _print_plan(prepared)
+        if options.cluster == "slurm":
+            print_texts(preview_count(prepared, options.run))
         return DONE
     if options.run is None:
         raise ConfigError(
             "count needs --run DIR, the folder for table and partial tables (or "
             "--dry-run)"
         )
+    if options.cluster is not None:
+        prepared = prepare(options.archives, options.model, config)
+        print_submitted(submit_count(prepared, options.run, options.cluster))
+        return DONE
+    refuse_while_active(CountRun(options.run).jobs)
     return count_and_report(
         options.archives,
         model=options.model,
@@ -54,7 +64,7 @@ def count_and_report(
     create_private(folder)
     with log_file(folder / "logs" / "count.log"):
         result = count(prepared, folder, workers=workers)
-    _print_result(result, CountRun(folder))
+    print_result(result, CountRun(folder))
     return SOME_FAILED if result.merged.n_failed else DONE
 
 
@@ -63,6 +73,8 @@ def _shorthands(options: argparse.Namespace) -> list[str]:
     settings = []
     if options.format is not None:
         settings.append(f"table.format={options.format}")
+    if options.cluster is not None and options.workers is not None:
+        settings.append(f"cluster.workers={options.workers}")
     if options.pictures is not None:
         settings.append(f"table.pictures={options.pictures}")
     return settings
@@ -91,7 +103,8 @@ def _print_plan(prepared: Prepared) -> None:
     print(f"in all     {plan.n_images} images, {len(plan.shards)} shards")
 
 
-def _print_result(result: CountResult, run: CountRun) -> None:
+def print_result(result: CountResult, run: CountRun) -> None:
+    """Print what a count came to."""
     merged = result.merged
     print(
         f"{merged.n_images:,} images, {merged.n_nuclei:,} nuclei, "

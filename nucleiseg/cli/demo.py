@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-from nucleiseg.cli.status import DONE, INTERRUPTED
+from nucleiseg.cli.exit_status import DONE, INTERRUPTED
 from nucleiseg.errors import RunError
 from nucleiseg.runs import create_private, write_text
 

@@ -3,7 +3,7 @@
 import argparse
 import json
 
-from nucleiseg.cli.status import DONE
+from nucleiseg.cli.exit_status import DONE
 from nucleiseg.evaluation import evaluate
 
 

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from nucleiseg.archives import split_name
-from nucleiseg.cli.status import COULD_NOT_START, DONE, SOME_FAILED
+from nucleiseg.cli.exit_status import COULD_NOT_START, DONE, SOME_FAILED
 from nucleiseg.errors import NucleisegError
 from nucleiseg.inspection import DatasetFacts, draw_examples, inspect_archive
 from nucleiseg.shards import shortest_names

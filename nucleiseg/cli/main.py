@@ -12,9 +12,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from nucleiseg.cli.exit_status import COULD_NOT_START, DONE, INTERRUPTED, SOME_FAILED
 from nucleiseg.cli.parser import make_parser
-from nucleiseg.cli.status import COULD_NOT_START, DONE, INTERRUPTED, SOME_FAILED
-from nucleiseg.errors import IncompleteError, NucleisegError
+from nucleiseg.errors import IncompleteError, NucleisegError, StoppedError
 from nucleiseg.runs import create_private
 
 
@@ -34,6 +34,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _prepare_streams()
     options = make_parser().parse_args(arguments)
     _configure_logging()
+    if options.command in _WRITE_RUNS:
+        # On a shared file system others see what is not hidden from them.
+        os.umask(os.umask(0o077) | 0o077)
     try:
         # Each command's module is imported only when it runs: --help stays instant.
         command = importlib.import_module(f"nucleiseg.cli.{options.command}")
@@ -50,9 +53,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if os.environ.get("NUCLEISEG_DEBUG"):
             raise
         _complain(_explain(error))
+        if isinstance(error, StoppedError):
+            return INTERRUPTED
         return SOME_FAILED if isinstance(error, IncompleteError) else COULD_NOT_START
     return status
 
+
+# Commands whose files lie in run directories.
+_WRITE_RUNS = ("train", "count", "retry", "merge", "cancel")
 
 _REMEDIES = {
     errno.ENOSPC: "make room, then run the same command again: what is done is kept",
@@ -91,11 +99,14 @@ def _terminate_like_interrupt() -> Iterator[None]:
     def interrupt(signal_number: int, frame: object) -> NoReturn:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    # SLURM's warning before the time limit comes as USR2 where a script asks for it.
+    numbers = (signal.SIGTERM, signal.SIGUSR2)
+    before = [signal.signal(number, interrupt) for number in numbers]
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
 
 
 def _complain(message: str) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from nucleiseg import __version__
-from nucleiseg.cli.status import COULD_NOT_START
+from nucleiseg.cli.exit_status import COULD_NOT_START
 
 _EPILOG = """\
 exit status:
@@ -43,7 +43,12 @@ def make_parser() -> argparse.ArgumentParser:
     _add_inspect(commands)
     _add_train(commands)
     _add_count(commands)
+    _add_status(commands)
+    _add_cancel(commands)
+    _add_retry(commands)
+    _add_merge(commands)
     _add_evaluate(commands)
+    _add_doctor(commands)
     return parser
 
 
@@ -166,6 +171,24 @@ def _add_inspect(commands: "_Commands[_Parser]") -> None:
     )
 
 
+def _add_cluster(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--cluster",
+        choices=["slurm", "local"],
+        help="submit and exit: to SLURM, or as processes of this machine that go on",
+    )
+    parser.add_argument(
+        "--site",
+        metavar="PROFILE",
+        help="YAML file with the site's cluster section, or NAME of "
+        "configs/cluster-NAME.yaml",
+    )
+
+
+def _add_run_directory(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", type=Path, metavar="DIR", help="run directory")
+
+
 def _add_train(commands: "_Commands[_Parser]") -> None:
     parser = _add_command(
         commands,
@@ -184,8 +207,10 @@ def _add_train(commands: "_Commands[_Parser]") -> None:
     parser.add_argument(
         "--dry-run",
         action="store_true",
-        help="print network and split; train and write nothing",
+        help="print network and split, with --cluster what sbatch would get; train "
+        "and write nothing",
     )
+    _add_cluster(parser)
     _add_settings(parser)
 
 
@@ -230,7 +255,67 @@ def _add_count(commands: "_Commands[_Parser]") -> None:
     parser.add_argument(
         "--dry-run",
         action="store_true",
-        help="print what would be counted; write nothing",
+        help="print what would be counted, with --cluster what sbatch would get; "
+        "write nothing",
+    )
+    _add_cluster(parser)
+    _add_settings(parser)
+
+
+def _add_status(commands: "_Commands[_Parser]") -> None:
+    parser = _add_command(
+        commands, "status", "say how far a run is, and how its jobs are"
+    )
+    _add_run_directory(parser)
+    parser.add_argument(
+        "--json", dest="as_json", action="store_true", help="print JSON"
+    )
+
+
+def _add_cancel(commands: "_Commands[_Parser]") -> None:
+    parser = _add_command(
+        commands, "cancel", "end the jobs of a run; what is done is kept"
+    )
+    _add_run_directory(parser)
+
+
+def _add_retry(commands: "_Commands[_Parser]") -> None:
+    parser = _add_command(
+        commands, "retry", "count again what failed, images and shards, and only that"
+    )
+    _add_run_directory(parser)
+    parser.add_argument(
+        "--workers",
+        type=_whole_number,
+        metavar="N",
+        help="processes (default: one a GPU, or one on a CPU; 0: in this process)",
+    )
+    _add_cluster(parser)
+    _add_settings(parser)
+
+
+def _add_merge(commands: "_Commands[_Parser]") -> None:
+    parser = _add_command(
+        commands, "merge", "merge the partial tables of a run into its table"
+    )
+    _add_run_directory(parser)
+    parser.add_argument(
+        "--partial",
+        action="store_true",
+        help="merge what is there, into counts.partial.*, though shards are missing",
+    )
+
+
+def _add_doctor(commands: "_Commands[_Parser]") -> None:
+    parser = _add_command(
+        commands, "doctor", "check whether this machine, or a cluster, is ready"
+    )
+    _add_cluster(parser)
+    parser.add_argument(
+        "--run",
+        type=Path,
+        metavar="DIR",
+        help="folder that a run would be in (default: this folder)",
     )
     _add_settings(parser)
 

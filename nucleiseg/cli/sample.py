@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from nucleiseg.cli.status import DONE
+from nucleiseg.cli.exit_status import DONE
 from nucleiseg.errors import ConfigError, RunError
 from nucleiseg.runs import create_private, write_text
 from nucleiseg.synthetic import write_sample

@@ -1,6 +1,118 @@
-"""Exit statuses; they are part of the interface."""
+"""``nucleiseg status``."""
 
-DONE = 0
-SOME_FAILED = 1
-COULD_NOT_START = 2
-INTERRUPTED = 130
+import argparse
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+
+from nucleiseg.cli.exit_status import DONE
+from nucleiseg.cli.site import quote
+from nucleiseg.monitoring import CountStatus, JobsStatus, TrainStatus, read_status
+
+_N_EXAMPLES = 5
+
+_ADVICE = {
+    "planned": "nothing was started; start it with the command that planned it",
+    "interrupted": "it says that it runs, and nobody does: the same command goes on",
+    "incomplete": "mend the error, then: nucleiseg retry {root}",
+    "failed": "mend the error, then the same command goes on",
+    "cancelled": "the same command goes on, here or with --cluster",
+}
+
+
+def run(options: argparse.Namespace) -> int:
+    """Say how far a run is."""
+    status = read_status(options.run, now_s=time.time())
+    if options.as_json:
+        print(json.dumps(asdict(status), indent=2))
+        return DONE
+    lines = (
+        _describe_count(status)
+        if isinstance(status, CountStatus)
+        else (_describe_training(status))
+    )
+    for name, text in [*lines, *_describe_jobs(status.jobs)]:
+        print(f"{name:<11}{text}")
+    if advice := _ADVICE.get(status.state):
+        print(f"{'next':<11}{advice.format(root=quote(options.run))}")
+    return DONE
+
+
+def _describe_count(status: CountStatus) -> Iterator[tuple[str, str]]:
+    yield "run", f"{status.root} (count)"
+    yield "state", status.state
+    share = 100 * status.n_images_done / status.n_images if status.n_images else 100
+    yield (
+        "shards",
+        f"{status.n_done:,} of {status.n_shards:,} done, {status.n_running:,} running, "
+        f"{status.n_with_failures:,} with failed images",
+    )
+    yield (
+        "images",
+        f"{status.n_images_done:,} of {status.n_images:,} counted ({share:.0f} %), "
+        f"{status.n_images_failed:,} failed"
+        + (f", {status.n_unreadable} inputs unreadable" if status.n_unreadable else ""),
+    )
+    if status.images_per_s is not None and status.eta_s is not None:
+        yield (
+            "speed",
+            f"{status.images_per_s:.1f} images/s, {_clock(status.eta_s)} left",
+        )
+    if status.n_workers:
+        yield "workers", f"{status.n_workers} with the coordinator"
+    yield from _some("computing", status.running)
+    yield from _some("trouble", status.troubled)
+    if status.error:
+        yield "error", status.error
+    if status.table:
+        yield "table", status.table
+
+
+def _describe_training(status: TrainStatus) -> Iterator[tuple[str, str]]:
+    yield "run", f"{status.root} (train)"
+    yield "state", status.state
+    yield "epochs", f"{status.n_done} of {status.epochs} done"
+    if status.val_loss is not None and status.best_val_loss is not None:
+        yield (
+            "loss",
+            f"validation {status.val_loss:.4f}, best {status.best_val_loss:.4f} after "
+            f"epoch {status.best_epoch}",
+        )
+    if status.epoch_s is not None:
+        left = "" if status.eta_s is None else f", {_clock(status.eta_s)} left"
+        yield "speed", f"{status.epoch_s:.0f} s an epoch{left}"
+    if status.model:
+        yield "model", status.model
+
+
+def _describe_jobs(jobs: JobsStatus) -> Iterator[tuple[str, str]]:
+    if not jobs.submitted:
+        return
+    yield "jobs", ", ".join(jobs.submitted)
+    for role, states in jobs.states.items():
+        counts = ", ".join(f"{number} {state}" for state, number in states.items())
+        yield "", f"{role}: {counts}"
+    yield from _some("devices", jobs.devices)
+    yield (
+        "restarts",
+        f"{jobs.restarts} by SLURM, {jobs.deaths} of processes that died",
+    )
+    if jobs.last_error:
+        yield "last error", jobs.last_error
+    if jobs.queue_error:
+        yield "note", f"states as the jobs last said: {jobs.queue_error}"
+
+
+def _some(name: str, lines: list[str]) -> Iterator[tuple[str, str]]:
+    for line in lines[:_N_EXAMPLES]:
+        yield name, line
+        name = ""
+    if len(lines) > _N_EXAMPLES:
+        yield "", f"and {len(lines) - _N_EXAMPLES} more"
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}"

@@ -1,14 +1,25 @@
 """``nucleiseg train``."""
 
 import argparse
+import contextlib
 import logging
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
 
+from nucleiseg.cli.exit_status import DONE
 from nucleiseg.cli.main import log_file
-from nucleiseg.cli.status import DONE
-from nucleiseg.config import Config, load_config
+from nucleiseg.cli.site import load_settings, print_submitted, print_texts
+from nucleiseg.config import Config
 from nucleiseg.counting import find_test_input, prepare
 from nucleiseg.devices import n_gpus
 from nucleiseg.errors import ArchiveError, ConfigError
+from nucleiseg.launching import (
+    preview_training,
+    refuse_while_active,
+    submit_training,
+)
 from nucleiseg.runs import TrainRun, create_private
 from nucleiseg.shards import read_plan
 from nucleiseg.training import TrainResult, preview, train
@@ -18,22 +29,49 @@ logger = logging.getLogger(__name__)
 
 def run(options: argparse.Namespace) -> int:
     """Train, and count the test archive where one is configured."""
-    config = load_config(options.config, options.overrides)
+    config = load_settings(options, options.config)
     if options.dry_run:
         _print_preview(config)
+        if options.cluster == "slurm":
+            print_texts(preview_training(config, options.run))
         return DONE
     if options.run is None:
         raise ConfigError(
             "train needs --run DIR, the folder for checkpoints and model (or --dry-run)"
         )
     test_input = find_test_input(config)
+    if options.cluster is not None:
+        print_submitted(submit_training(config, options.run, options.cluster))
+        return DONE
+    # The job of a cluster runs this very command.
+    if "SLURM_JOB_ID" not in os.environ and "SUBMITIT_EXECUTOR" not in os.environ:
+        refuse_while_active(TrainRun(options.run).jobs)
     create_private(options.run)
-    with log_file(options.run / "logs" / "train.log"):
-        result = train(config, options.run)
+    with log_file(options.run / "logs" / "train.log"), _stop_requests() as must_stop:
+        result = train(config, options.run, must_stop=must_stop)
     _print_result(result)
     if test_input is None:
         return DONE
     return _count_test(config, result.run, test_input)
+
+
+@contextlib.contextmanager
+def _stop_requests() -> Iterator[Callable[[], bool]]:
+    """Take SIGUSR1 and SIGUSR2 as the wish that training stop after this epoch."""
+    asked: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    numbers = (signal.SIGUSR1, signal.SIGUSR2)
+    before = [
+        signal.signal(number, lambda received, _: asked.append(received))
+        for number in numbers
+    ]
+    try:
+        yield lambda: bool(asked)
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
 
 
 def _count_test(config: Config, training: TrainRun, test_input: str) -> int:

@@ -1,0 +1,96 @@
+"""How far a training is."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from nucleiseg.cluster import is_cancelled
+from nucleiseg.config import load_config
+from nucleiseg.monitoring.jobs import JobsStatus, read_jobs_status
+from nucleiseg.runs import TrainRun
+
+# A training in place leaves no sign of life but its checkpoints.
+_SILENT_S = 900.0
+
+
+@dataclass(frozen=True)
+class TrainStatus:
+    """How far a training is."""
+
+    root: str
+    state: str
+    """submitted, running, finished, failed, cancelled, interrupted."""
+    epochs: int
+    n_done: int
+    val_loss: float | None
+    """After the last epoch."""
+    best_val_loss: float | None
+    best_epoch: int | None
+    epoch_s: float | None
+    """Seconds of the last epoch; None before the second."""
+    eta_s: float | None
+    model: str | None
+    """The model bundle, where it is there."""
+    jobs: JobsStatus
+
+
+def is_training(root: Path) -> bool:
+    """Whether a directory is that of a training."""
+    run = TrainRun(root)
+    return run.config.exists() and run.manifest.exists()
+
+
+def read_train_status(root: Path, *, now_s: float) -> TrainStatus:
+    """Read how far a training is.
+
+    Parameters
+    ----------
+    root : Path
+        The run directory.
+    now_s : float
+        Seconds since the epoch.
+    """
+    run = TrainRun(root)
+    epochs = load_config(run.config).training.epochs
+    losses = _read_losses(run)
+    jobs = read_jobs_status(run.jobs, now_s=now_s)
+    times_s = sorted(
+        path.stat().st_mtime for path in run.checkpoints.glob("epoch-*.npz")
+    )
+    epoch_s = times_s[-1] - times_s[-2] if len(times_s) > 1 else None
+    is_finished = len(losses) >= epochs and run.bundle.info.exists()
+    if is_finished:
+        state = "finished"
+    elif is_cancelled(run.jobs):
+        state = "cancelled"
+    elif jobs.n_active:
+        is_running = jobs.states["training"].keys() & {"working", "draining"}
+        state = "running" if is_running else "submitted"
+    elif jobs.submitted:
+        state = "failed" if "failed" in jobs.states["training"] else "interrupted"
+    else:
+        is_recent = times_s and now_s - times_s[-1] < _SILENT_S
+        state = "running" if is_recent else "interrupted"
+    best = min(range(len(losses)), key=losses.__getitem__) if losses else None
+    left = epochs - len(losses)
+    return TrainStatus(
+        root=str(root),
+        state=state,
+        epochs=epochs,
+        n_done=len(losses),
+        val_loss=losses[-1] if losses else None,
+        best_val_loss=None if best is None else losses[best],
+        best_epoch=None if best is None else best + 1,
+        epoch_s=epoch_s,
+        eta_s=epoch_s * left if epoch_s is not None and state == "running" else None,
+        model=str(run.bundle.root) if run.bundle.info.exists() else None,
+        jobs=jobs,
+    )
+
+
+def _read_losses(run: TrainRun) -> list[float]:
+    """Read the validation loss of each epoch."""
+    if not run.history.exists():
+        return []
+    header, *rows = run.history.read_text(encoding="utf-8").splitlines()
+    column = header.split(",").index("val_loss")
+    return [float(row.split(",")[column]) for row in rows]
