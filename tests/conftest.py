@@ -1,9 +1,11 @@
 """Fixtures that several test files share."""
 
+import contextlib
 import logging
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,7 @@ from nucleiseg import synthetic
 from nucleiseg.bundle import read_bundle, write_info
 from nucleiseg.config import Config
 from nucleiseg.runs import Bundle
+from tests.slurm import Options, PrivateSlurm, availability, best_proctrack
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -82,3 +85,43 @@ def make_bundle(tmp_path):
 def _log_is_heard():
     """The command line keeps the log to itself; pytest's caplog needs to hear it."""
     logging.getLogger("nucleiseg").propagate = True
+
+
+@pytest.fixture(scope="session")
+def private_slurm():
+    """Bring up real SLURMs, one for each set of options; skip where there can be none.
+
+    Unless told otherwise, preempted jobs get the signal they asked for.
+    """
+    running = {}
+    with contextlib.ExitStack() as stack:
+
+        def bring_up(**options):
+            options = {
+                "proctrack": best_proctrack(),
+                "preempt_send_user_signal": True,
+                **options,
+            }
+            if reason := availability(options["proctrack"]):
+                pytest.skip(reason)
+            key = Options(**options)
+            if key not in running:
+                running[key] = stack.enter_context(PrivateSlurm(**options))
+                if best_proctrack() != "cgroup":
+                    warnings.warn("no SLURM with cgroups can run here", stacklevel=1)
+            return running[key]
+
+        yield bring_up
+
+
+@pytest.fixture
+def slurm(private_slurm, request, monkeypatch):
+    """Real SLURM that this process and its children talk to, without jobs at the end.
+
+    Options: ``@pytest.mark.parametrize("slurm", [{"grace_s": 0}], indirect=True)``.
+    """
+    slurm = private_slurm(**getattr(request, "param", {}))
+    for name, value in slurm.environment.items():
+        monkeypatch.setenv(name, value)
+    yield slurm
+    slurm.reset()
