@@ -1,24 +1,38 @@
 """Count nuclei: ``python -m jobs.count MODEL RUN ARCHIVE[:KEY] ...``.
 
-Started again with the same arguments it computes only the shards that are missing.
+Started again with the same arguments it computes only the shards that are missing. In
+an array of SLURM jobs (`slurm/count.sbatch`) the jobs share the work: the first one
+plans and coordinates, all of them count.
 """
 
+import argparse
 import logging
+import os
 import sys
 from pathlib import Path
 
-from nucleiseg.config import Config
+from nucleiseg.config import load_config
 from nucleiseg.counting import count, prepare
 from nucleiseg.errors import IncompleteError, NucleisegError
+from nucleiseg.launching import count_by_hand
 
 
 def main() -> int:
     """Plan, count, merge; 1: some inputs failed, 2: it could not start."""
+    parser = argparse.ArgumentParser(prog="python -m jobs.count")
+    parser.add_argument("model", type=Path)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("archives", nargs="+")
+    parser.add_argument("--config", type=Path)
+    parser.add_argument("--set", dest="overrides", action="append", default=[])
+    options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    model, run, *archives = sys.argv[1:]
     try:
-        prepared = prepare(archives, Path(model), Config())
-        merged = count(prepared, Path(run), workers=None).merged
+        config = load_config(options.config, options.overrides)
+        if "SLURM_ARRAY_JOB_ID" in os.environ:
+            count_by_hand(options.archives, options.model, config, options.run)
+        prepared = prepare(options.archives, options.model, config)
+        merged = count(prepared, options.run, workers=None).merged
     except IncompleteError as error:
         print(f"jobs.count: {error}", file=sys.stderr)
         return 1

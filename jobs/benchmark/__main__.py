@@ -1,0 +1,37 @@
+"""Measure: ``python -m jobs.benchmark {cluster,storm} ...``."""
+
+import argparse
+import importlib
+import signal
+import sys
+
+# Each is a module of this package, imported only when it is asked for, with
+# `add_arguments(parser)` and `run(options)`, which returns the exit status.
+_BENCHMARKS = {
+    "cluster": "what coordinating costs: shards that hold no work",
+    "storm": "interrupt counts on a real SLURM at random, and compare their tables",
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one benchmark, and return its exit status."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    parser = argparse.ArgumentParser(
+        prog="python -m jobs.benchmark", description=__doc__, allow_abbrev=False
+    )
+    commands = parser.add_subparsers(dest="benchmark", required=True)
+    module = None
+    for name, description in _BENCHMARKS.items():
+        command = commands.add_parser(name, help=description, description=description)
+        if name in arguments[:1]:
+            module = importlib.import_module(f"jobs.benchmark.{name}")
+            module.add_arguments(command)
+    options = parser.parse_args(arguments)
+    assert module is not None
+    # Daemons and workers must be taken down when a time limit ends this.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    return int(module.run(options))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
