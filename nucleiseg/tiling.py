@@ -12,6 +12,7 @@ pixel comes from the tile that saw most around it.
 """
 
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,6 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nucleiseg.config import SIDE_MULTIPLE
+
+_Cut = tuple[int, slice]
+"""Along one axis: a tile's origin, and its core in the padded image."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,81 @@ class Tile:
     """Row and column of its first pixel in the padded image, multiples of 16."""
     core: tuple[slice, slice]
     """Rows and columns of the padded image whose output this tile gives."""
+
+    @property
+    def inside(self) -> tuple[slice, slice]:
+        """Rows and columns of the core within the tile."""
+        rows, columns = (
+            slice(core.start - start, core.stop - start)
+            for core, start in zip(self.core, self.origin, strict=True)
+        )
+        return rows, columns
+
+
+@dataclass(frozen=True)
+class Block:
+    """A rectangle of an image's tiles, which is computed by itself."""
+
+    core: tuple[slice, slice]
+    """Rows and columns of the image whose output this block gives."""
+    region: tuple[slice, slice]
+    """Rows and columns of the image that its tiles see."""
+    tiles: tuple[Tile, ...]
+    """Its tiles, in coordinates of the padded image, row by row."""
+    tile_shape: tuple[int, int]
+    """Height and width of every tile."""
+
+    def split(self, part: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+        """Cut the image's region into the block's tiles; see :meth:`Tiling.split`.
+
+        Parameters
+        ----------
+        part : (h, w) float32 ndarray
+            The image's pixels in :attr:`region`. Where tiles reach beyond the image,
+            they are filled by reflection, as those of the whole image are.
+        """
+        expected = tuple(side.stop - side.start for side in self.region)
+        if part.shape != expected:
+            raise ValueError(f"part is {part.shape}, expected {expected}")
+        top, left = (side.start for side in self.region)
+        height, width = self.tile_shape
+        last = self.tiles[-1].origin
+        margins = [
+            (0, last[0] + height - self.region[0].stop),
+            (0, last[1] + width - self.region[1].stop),
+        ]
+        padded = np.pad(part, margins, mode="reflect")
+        return [
+            padded[
+                row - top : row - top + height, column - left : column - left + width
+            ]
+            for row, column in (tile.origin for tile in self.tiles)
+        ]
+
+    def join(self, outputs: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+        """Put the outputs of the block's tiles together.
+
+        Parameters
+        ----------
+        outputs : sequence of (tile height, tile width) float32 ndarray
+            In the order of :attr:`tiles`.
+
+        Returns
+        -------
+        (h, w) float32 ndarray
+            The image's output in :attr:`core`.
+        """
+        top, left = (side.start for side in self.core)
+        bottom, right = (core.stop for core in self.tiles[-1].core)
+        joined = np.empty((bottom - top, right - left), dtype=np.float32)
+        for tile, output in zip(self.tiles, outputs, strict=True):
+            rows, columns = tile.core
+            place = (
+                slice(rows.start - top, rows.stop - top),
+                slice(columns.start - left, columns.stop - left),
+            )
+            joined[place] = output[tile.inside]
+        return joined[: self.core[0].stop - top, : self.core[1].stop - left]
 
 
 @dataclass(frozen=True)
@@ -63,14 +142,61 @@ class Tiling:
     @cached_property
     def tiles(self) -> tuple[Tile, ...]:
         """All tiles, row by row; their cores cover the padded image once."""
+        return _combine(*self._axes)
+
+    @cached_property
+    def _axes(self) -> tuple[list[_Cut], list[_Cut]]:
+        """Origins and cores of the tiles along both axes."""
         rows, columns = (
             _cut(length, tile, self.context_px)
             for length, tile in zip(self.padded_shape, self.tile_shape, strict=True)
         )
+        return rows, columns
+
+    def blocks(self, max_pixels: int) -> tuple[Block, ...]:
+        """Divide the tiles into rectangles that are computed one by one.
+
+        For an image that is too large for memory: each block needs only the pixels
+        under its tiles, and its output is that of the whole image in its core.
+
+        Parameters
+        ----------
+        max_pixels : int
+            Pixels of a core, about; a block has one tile at least.
+
+        Returns
+        -------
+        tuple of Block
+            Row by row; their cores cover the image once.
+        """
+        rows, columns = self._axes
+        steps = [
+            max(1, tile - 2 * self.context_px if len(cuts) > 1 else tile)
+            for tile, cuts in zip(self.tile_shape, self._axes, strict=True)
+        ]
+        # Square where the image allows it: the less context is computed twice.
+        n_rows = min(len(rows), max(1, math.isqrt(max_pixels) // steps[0]))
+        n_columns = max(1, max_pixels // (n_rows * steps[0]) // steps[1])
+        n_columns = min(len(columns), n_columns)
+        n_rows = max(n_rows, max_pixels // (n_columns * steps[1]) // steps[0])
         return tuple(
-            Tile((top, left), (row_core, column_core))
-            for top, row_core in rows
-            for left, column_core in columns
+            self._block(rows[top : top + n_rows], columns[left : left + n_columns])
+            for top in range(0, len(rows), n_rows)
+            for left in range(0, len(columns), n_columns)
+        )
+
+    def _block(self, rows: Sequence[_Cut], columns: Sequence[_Cut]) -> Block:
+        core, region = [], []
+        for cuts, tile, side in zip(
+            (rows, columns), self.tile_shape, self.image_shape, strict=True
+        ):
+            core.append(slice(cuts[0][1].start, min(cuts[-1][1].stop, side)))
+            region.append(slice(cuts[0][0], min(cuts[-1][0] + tile, side)))
+        return Block(
+            core=(core[0], core[1]),
+            region=(region[0], region[1]),
+            tiles=_combine(rows, columns),
+            tile_shape=self.tile_shape,
         )
 
     def split(self, image: NDArray[np.float32]) -> list[NDArray[np.float32]]:
@@ -113,20 +239,25 @@ class Tiling:
         """
         joined = np.empty(self.padded_shape, dtype=np.float32)
         for tile, output in zip(self.tiles, outputs, strict=True):
-            inside = tuple(
-                slice(core.start - start, core.stop - start)
-                for core, start in zip(tile.core, tile.origin, strict=True)
-            )
-            joined[tile.core] = output[inside]
+            joined[tile.core] = output[tile.inside]
         height, width = self.image_shape
         return joined[:height, :width]
+
+
+def _combine(rows: Sequence[_Cut], columns: Sequence[_Cut]) -> tuple[Tile, ...]:
+    """Tiles of all rows and columns, row by row."""
+    return tuple(
+        Tile((top, left), (row_core, column_core))
+        for top, row_core in rows
+        for left, column_core in columns
+    )
 
 
 def _round_up(length: int) -> int:
     return -(-length // SIDE_MULTIPLE) * SIDE_MULTIPLE
 
 
-def _cut(length: int, tile: int, context: int) -> list[tuple[int, slice]]:
+def _cut(length: int, tile: int, context: int) -> list[_Cut]:
     """Origins and cores along one axis of a padded image."""
     if length <= tile:
         return [(0, slice(0, length))]

@@ -206,3 +206,45 @@ def test_wrong_number_of_outputs_is_refused(n_outputs):
     assert len(tiling.tiles) == 6
     with pytest.raises(ValueError, match="zip"):
         tiling.join([np.zeros((512, 512), np.float32)] * n_outputs)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    shape=st.tuples(st.integers(1, 400), st.integers(1, 400)),
+    cut=st.sampled_from([(64, 16), (128, 0), (96, 32), (64, 0)]),
+    max_pixels=st.integers(1, 40_000),
+)
+def test_blocks_give_what_the_whole_image_gives(shape, cut, max_pixels):
+    tiling = Tiling(shape, tile_px=cut[0], context_px=cut[1])
+    image = draw_image(shape)
+
+    def network(tile):
+        return sum_around(tile, 5)
+
+    whole = tiling.join([network(tile.copy()) for tile in tiling.split(image)])
+    times_given = np.zeros(shape, dtype=int)
+    for block in tiling.blocks(max_pixels):
+        part = image[block.region]
+        outputs = [network(tile.copy()) for tile in block.split(part)]
+        np.testing.assert_array_equal(block.join(outputs), whole[block.core])
+        times_given[block.core] += 1
+    assert (times_given == 1).all()
+
+
+def test_blocks_are_bounded_whatever_the_image_is_like():
+    for shape in [(30_000, 30_000), (4000, 4000), (100, 1_000_000), (1_000_000, 520)]:
+        blocks = Tiling(shape, tile_px=512, context_px=64).blocks(2**22)
+        areas = [
+            (core[0].stop - core[0].start) * (core[1].stop - core[1].start)
+            for core in (block.core for block in blocks)
+        ]
+        assert sum(areas) == shape[0] * shape[1]
+        # A context wider at the image's edges, where a core begins without one.
+        assert max(areas) < 1.1 * 2**22
+        assert len(blocks) < 2 + 2 * sum(areas) / 2**21
+
+
+def test_a_block_refuses_another_region():
+    block = Tiling((600, 600), tile_px=512, context_px=64).blocks(1)[0]
+    with pytest.raises(ValueError, match=r"part is \(3, 3\), expected \(512, 512\)"):
+        block.split(np.zeros((3, 3), np.float32))
