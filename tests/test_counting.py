@@ -63,9 +63,10 @@ def reference(archive, model, tmp_path_factory):
     return (folder / "counts.csv").read_bytes()
 
 
-def test_counts_are_those_of_keras_and_opencv(archive, model, reference, tmp_path):
-    (tmp_path / "t.csv").write_bytes(reference)
-    table = pd.read_csv(tmp_path / "t.csv", dtype={"count": "Int64"})
+def test_counts_are_those_of_keras_and_opencv(archive, model, tmp_path):
+    # As Keras computes: a CPU with AMX would round to bfloat16 on its way.
+    count_here([archive], model, tmp_path / "run", "inference.precision=float32")
+    table = pd.read_csv(tmp_path / "run" / "counts.csv", dtype={"count": "Int64"})
     info = read_bundle(model)
     network = load_network(info)
     with open_reader(archive, "X") as reader:
