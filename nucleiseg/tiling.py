@@ -199,49 +199,79 @@ class Tiling:
             tile_shape=self.tile_shape,
         )
 
-    def split(self, image: NDArray[np.float32]) -> list[NDArray[np.float32]]:
-        """Cut an image, padded by reflection, into its tiles.
+    def split(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Cut one image into its tiles; see :meth:`split_stack`."""
+        return self.split_stack(image[np.newaxis])
+
+    def join(
+        self, outputs: NDArray[np.float32] | Sequence[NDArray[np.float32]]
+    ) -> NDArray[np.float32]:
+        """Put the outputs of one image's tiles together; see :meth:`join_stack`."""
+        if len(outputs) != len(self.tiles):
+            raise ValueError(f"{len(outputs)} outputs, expected {len(self.tiles)}")
+        joined: NDArray[np.float32] = self.join_stack(np.asarray(outputs))[0]
+        return joined
+
+    def split_stack(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Cut images, padded by reflection, into their tiles.
 
         Parameters
         ----------
-        image : (H, W) float32 ndarray
+        images : (N, H, W) float32 ndarray
             Of this tiling's image shape.
 
         Returns
         -------
-        list of (tile height, tile width) float32 ndarray
-            In the order of :attr:`tiles`.
+        (N · T, tile height, tile width) float32 ndarray
+            The T tiles of the first image in the order of :attr:`tiles`, those of the
+            second, and so on. The images themselves where they are tiles already.
         """
-        if image.shape != self.image_shape:
-            raise ValueError(f"image is {image.shape}, expected {self.image_shape}")
-        margins = [
+        if images.shape[1:] != self.image_shape:
+            raise ValueError(
+                f"image is {images.shape[1:]}, expected {self.image_shape}"
+            )
+        margins = [(0, 0)] + [
             (0, padded - side)
             for padded, side in zip(self.padded_shape, self.image_shape, strict=True)
         ]
-        padded = np.pad(image, margins, mode="reflect")
+        if self.padded_shape != self.image_shape:
+            images = np.pad(images, margins, mode="reflect")
+        if len(self.tiles) == 1:
+            return images
         height, width = self.tile_shape
-        return [
-            padded[top : top + height, left : left + width]
-            for top, left in (tile.origin for tile in self.tiles)
-        ]
+        tiles = np.stack(
+            [
+                images[:, top : top + height, left : left + width]
+                for top, left in (tile.origin for tile in self.tiles)
+            ],
+            axis=1,
+        )
+        return tiles.reshape(-1, height, width)
 
-    def join(self, outputs: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+    def join_stack(self, outputs: NDArray[np.float32]) -> NDArray[np.float32]:
         """Put the outputs of all tiles together, without the padding.
 
         Parameters
         ----------
-        outputs : sequence of (tile height, tile width) float32 ndarray
-            In the order of :attr:`tiles`.
+        outputs : (N · T, tile height, tile width) float32 ndarray
+            In the order of :meth:`split_stack`.
 
         Returns
         -------
-        (H, W) float32 ndarray
+        (N, H, W) float32 ndarray
         """
-        joined = np.empty(self.padded_shape, dtype=np.float32)
-        for tile, output in zip(self.tiles, outputs, strict=True):
-            joined[tile.core] = output[tile.inside]
         height, width = self.image_shape
-        return joined[:height, :width]
+        n_tiles = len(self.tiles)
+        if n_tiles == 1:
+            return outputs[:, :height, :width]
+        n_images = len(outputs) // n_tiles
+        by_image = outputs.reshape(n_images, n_tiles, *self.tile_shape)
+        joined: NDArray[np.float32] = np.empty(
+            (n_images, *self.padded_shape), dtype=np.float32
+        )
+        for number, tile in enumerate(self.tiles):
+            joined[:, *tile.core] = by_image[:, number, *tile.inside]
+        return joined[:, :height, :width]
 
 
 def _combine(rows: Sequence[_Cut], columns: Sequence[_Cut]) -> tuple[Tile, ...]:

@@ -74,12 +74,12 @@ def spoil(engine):
             time.sleep(0.02)
         return compute_rows(self, shard)
 
-    def deadly(self, predicted):
-        if str(predicted[0].index) in read("deadly").split():
+    def deadly(self, index, *images):
+        if str(index) in read("deadly").split():
             import ctypes
 
             ctypes.string_at(0)
-        return count(self, predicted)
+        return count(self, index, *images)
 
     engine.Engine._compute_rows, engine.Engine._count = slow, deadly
 

@@ -204,8 +204,19 @@ def test_image_of_another_shape_is_refused():
 def test_wrong_number_of_outputs_is_refused(n_outputs):
     tiling = Tiling((1000, 700), 512, 64)
     assert len(tiling.tiles) == 6
-    with pytest.raises(ValueError, match="zip"):
+    with pytest.raises(ValueError, match="outputs, expected 6"):
         tiling.join([np.zeros((512, 512), np.float32)] * n_outputs)
+
+
+@pytest.mark.parametrize("shape", [(128, 128), (100, 70), (300, 130)])
+def test_a_stack_is_cut_and_joined_image_by_image(shape):
+    tiling = Tiling(shape, tile_px=128, context_px=16)
+    images = draw_image((3, *shape))
+    tiles = tiling.split_stack(images)
+    assert tiles.shape == (3 * len(tiling.tiles), *tiling.tile_shape)
+    one_by_one = [tile for image in images for tile in tiling.split(image)]
+    np.testing.assert_array_equal(tiles, one_by_one)
+    np.testing.assert_array_equal(tiling.join_stack(tiles), images)
 
 
 @settings(max_examples=60, deadline=None)

@@ -6,7 +6,7 @@ import time
 from collections import deque
 from typing import Literal
 
-from nucleiseg.inference import ShardResult
+from nucleiseg.inference import ShardResult, StageTimes
 from nucleiseg.provenance import timestamp
 from nucleiseg.runs import CountRun, write_json
 
@@ -40,6 +40,7 @@ class Journal:
         self._written_s = 0.0
         self._n_images = 0
         self._n_workers = 0
+        self._times = StageTimes()
         self._marks = deque([(time.monotonic(), 0)])
 
     def add(self, result: ShardResult) -> None:
@@ -47,6 +48,8 @@ class Journal:
         if result.already_there:
             return
         self._n_images += result.n_images
+        if result.times is not None:
+            self._times.add(result.times)
         now_s = time.monotonic()
         self._marks.append((now_s, self._n_images))
         while len(self._marks) > 2 and now_s - self._marks[0][0] > _WINDOW_S:
@@ -73,6 +76,7 @@ class Journal:
                 "updated_s": time.time(),
                 "n_workers": self._n_workers,
                 "images_per_s": round(self.images_per_s, 3),
+                "stages": self._times.as_dict(),
                 "error": error,
             },
         )

@@ -3,11 +3,13 @@
 from nucleiseg.inference.compute import Compute, choose_compute, read_compute
 from nucleiseg.inference.engine import Engine, ShardResult, compute_shard, get_engine
 from nucleiseg.inference.pictures import draw_pictures
+from nucleiseg.inference.times import StageTimes
 
 __all__ = [
     "Compute",
     "Engine",
     "ShardResult",
+    "StageTimes",
     "choose_compute",
     "compute_shard",
     "draw_pictures",

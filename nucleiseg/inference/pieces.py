@@ -1,0 +1,103 @@
+"""Images on their way through a worker, several at a time."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nucleiseg.archives import Reader
+from nucleiseg.config import PreprocessConfig
+from nucleiseg.errors import ArchiveError
+from nucleiseg.preprocess import normalise
+from nucleiseg.tiling import Tiling
+
+# Pixels that are read and normalised at once: 64 images of 128x128, and never less
+# than one image. Few calls an image, and still little memory.
+_PIECE_PIXELS = 2**20
+
+
+@dataclass
+class Piece:
+    """Consecutive images of a dataset."""
+
+    start: int
+    """Position of the first in its dataset."""
+    pixels: NDArray[Any]
+    """(n, H, W), as stored; zeros where an image could not be read."""
+    reasons: dict[int, str] = field(default_factory=dict)
+    """Why images failed, by position in the piece."""
+    tiles: NDArray[np.float32] | None = None
+    """(n · tiles an image, height, width), normalised; zeros of a failed image."""
+    outputs: NDArray[np.float32] | None = None
+    """The network's output, in the shape of :attr:`tiles`."""
+
+    @property
+    def n_images(self) -> int:
+        """Number of images."""
+        return len(self.pixels)
+
+
+def divide(
+    start: int, stop: int, *, image_pixels: int, multiple: int
+) -> Iterator[tuple[int, int]]:
+    """Divide a range of images into pieces.
+
+    Parameters
+    ----------
+    start, stop : int
+        The images.
+    image_pixels : int
+        Pixels of each.
+    multiple : int
+        Images of a batch: pieces hold whole batches, which then need no copying.
+    """
+    size = max(1, _PIECE_PIXELS // image_pixels)
+    size = (
+        max(multiple, size - size % multiple)
+        if multiple * image_pixels <= (4 * _PIECE_PIXELS)
+        else size
+    )
+    for first in range(start, stop, size):
+        yield first, min(first + size, stop)
+
+
+def read_piece(reader: Reader, start: int, stop: int) -> Piece:
+    """Read a range; where it is damaged, whatever single images can be read."""
+    try:
+        return Piece(start, reader.read(start, stop))
+    except ArchiveError as error:
+        whole = error
+    info = reader.info
+    piece = Piece(
+        start, np.zeros((stop - start, *info.image_shape), dtype=np.dtype(info.dtype))
+    )
+    if stop - start == 1:
+        piece.reasons[0] = whole.reason
+        return piece
+    for position in range(stop - start):
+        single = read_piece(reader, start + position, start + position + 1)
+        piece.pixels[position] = single.pixels[0]
+        if single.reasons:
+            piece.reasons[position] = single.reasons[0]
+    return piece
+
+
+def prepare(piece: Piece, settings: PreprocessConfig, tiling: Tiling) -> Piece:
+    """Normalise the images of a piece and cut them into tiles."""
+    values = np.zeros(piece.pixels.shape, dtype=np.float32)
+    for position in range(piece.n_images):
+        if position not in piece.reasons:
+            try:
+                values[position] = normalise(piece.pixels[position], settings)
+            except ArchiveError as error:
+                piece.reasons[position] = error.reason
+    piece.tiles = tiling.split_stack(values)
+    return piece
+
+
+def join(piece: Piece, tiling: Tiling) -> NDArray[np.float32]:
+    """Probability maps of a piece, (n, H, W), in [0, 1]."""
+    assert piece.outputs is not None
+    return tiling.join_stack(piece.outputs)
