@@ -154,15 +154,56 @@ def find_precision(
     """
     if wanted != "auto":
         return wanted
+    features = find_features(device)
+    if features & {"amx_bf16", "compute capability 8"}:
+        return "bfloat16"
+    return "float16" if "compute capability 7" in features else "float32"
+
+
+# What computes in a type of 16 bits, and does so in its own way. The first of a CPU's
+# that is there is the one that oneDNN uses.
+_FEATURES = {
+    ("bfloat16", "cpu"): ("amx_bf16", "avx512_bf16"),
+    ("float16", "cpu"): ("amx_fp16", "avx512_fp16"),
+    ("bfloat16", "gpu"): ("compute capability 8",),
+    ("float16", "gpu"): ("compute capability 7",),
+}
+
+
+def find_features(device: Literal["cpu", "gpu"]) -> set[str]:
+    """Find what a device has for types of 16 bits.
+
+    Returns
+    -------
+    set of str
+        Flags of the CPU, such as `amx_bf16`; of a GPU the compute capabilities from
+        7 on that it has or exceeds, such as `compute capability 8`.
+    """
     if device == "cpu":
-        return "bfloat16" if "amx_bf16" in _cpu_flags() else "float32"
+        known = {name for names in _FEATURES.values() for name in names}
+        return _cpu_flags() & known
     tensorflow = import_tensorflow()
     gpu = tensorflow.config.list_physical_devices("GPU")[0]
     details: dict[str, Any] = tensorflow.config.experimental.get_device_details(gpu)
     major = details.get("compute_capability", (0, 0))[0]
-    if major >= 8:
-        return "bfloat16"
-    return "float16" if major == 7 else "float32"
+    return {f"compute capability {number}" for number in range(7, major + 1)}
+
+
+def required(
+    precision: Literal["float32", "bfloat16", "float16"], device: Literal["cpu", "gpu"]
+) -> str | None:
+    """Name the feature by which this machine computes in a precision.
+
+    Returns
+    -------
+    str or None
+        None for float32, and where it is emulated, which any machine can do.
+    """
+    names = _FEATURES.get((precision, device))
+    if names is None:
+        return None
+    found = find_features(device)
+    return next((name for name in names if name in found), None)
 
 
 def _cpu_flags() -> set[str]:

@@ -2,19 +2,21 @@
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
 from nucleiseg.config import InferenceConfig
-from nucleiseg.devices import find_device, find_precision
+from nucleiseg.devices import find_device, find_precision, required
 from nucleiseg.errors import RunError
 from nucleiseg.runs import CountRun, publish_json, read_json
 
-# Pixels and images of a batch, where the user did not set its size. On two CPU cores
-# batches of 2 to 16 are equally fast, and small ones need little memory; GPUs want
-# large ones.
+# Pixels and tiles of a batch, where neither the user set its size nor the run is long
+# enough for measuring: few on a CPU, so that a short shard is not mostly padding.
 _BATCH_PIXELS = {"cpu": 2**18, "gpu": 2**22}
-_MOST_IMAGES = {"cpu": 4, "gpu": 64}
+_MOST_TILES = {"cpu": 4, "gpu": 64}
+# Of small tiles, whatever was measured with larger ones.
+_MOST_MEASURED_TILES = 256
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,10 @@ class Compute:
     """As set by the user; None: by tile size, see :meth:`batch_shape`."""
     tile_px: int
     context_px: int
+    batch_pixels: int | None = None
+    """Pixels of a batch, measured; None: not measured."""
+    requires: str | None = None
+    """Feature of the device that the precision was chosen for, as `amx_bf16`."""
 
     def batch_shape(self, tile_shape: tuple[int, int]) -> tuple[int, int, int]:
         """Tiles, height and width of a batch; a last one that is smaller is padded.
@@ -37,8 +43,10 @@ class Compute:
         height, width = tile_shape
         if self.batch_size is not None:
             return self.batch_size, height, width
-        fitting = _BATCH_PIXELS[self.device] // (height * width)
-        n_tiles = min(max(2, fitting), _MOST_IMAGES[self.device])
+        pixels, most = _BATCH_PIXELS[self.device], _MOST_TILES[self.device]
+        if self.batch_pixels is not None:
+            pixels, most = self.batch_pixels, _MOST_MEASURED_TILES
+        n_tiles = min(max(2, pixels // (height * width)), most)
         return n_tiles - n_tiles % 2, height, width
 
     @property
@@ -48,8 +56,20 @@ class Compute:
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def choose_compute(run: CountRun, settings: InferenceConfig) -> Compute:
+def choose_compute(
+    run: CountRun,
+    settings: InferenceConfig,
+    *,
+    measure: Callable[[Compute], int] | None = None,
+) -> Compute:
     """Choose the run's compute setting, or take the one that was chosen first.
+
+    Parameters
+    ----------
+    run : CountRun
+    settings : InferenceConfig
+    measure : callable, optional
+        Finds how many pixels a batch should have; called only by who chooses.
 
     Raises
     ------
@@ -58,13 +78,17 @@ def choose_compute(run: CountRun, settings: InferenceConfig) -> Compute:
     """
     if not run.compute.exists():
         device = find_device(settings.device)
+        precision = find_precision(settings.precision, device)
         wanted = Compute(
             device=device,
-            precision=find_precision(settings.precision, device),
+            precision=precision,
             batch_size=settings.batch_size,
             tile_px=settings.tile_px,
             context_px=settings.context_px,
+            requires=required(precision, device),
         )
+        if measure is not None and settings.batch_size is None:
+            wanted = replace(wanted, batch_pixels=measure(wanted))
         publish_json(run.compute, asdict(wanted))
     compute = read_compute(run)
     if settings.device not in ("auto", compute.device):
@@ -75,7 +99,21 @@ def choose_compute(run: CountRun, settings: InferenceConfig) -> Compute:
         )
     if compute.device == "gpu":
         find_device("gpu")
+    _refuse_other_device(run, compute)
     return compute
+
+
+def _refuse_other_device(run: CountRun, compute: Compute) -> None:
+    """Refuse a device on which the run's precision would give other bits."""
+    here = required(compute.precision, compute.device)
+    if here != compute.requires:
+        raise RunError(
+            f"run {run.root} computes in {compute.precision} on a "
+            f"{compute.device.upper()} with {compute.requires or 'nothing made for it'}"
+            f", and this one has {here or 'nothing made for it'}; use a node like "
+            "those it began on (cluster.constraint), or another --run with "
+            "inference.precision=float32"
+        )
 
 
 def read_compute(run: CountRun) -> Compute:

@@ -11,7 +11,8 @@ import functools
 import os
 import socket
 import time
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,21 +24,24 @@ from numpy.typing import NDArray
 
 from nucleiseg.archives import Reader, fingerprint, open_reader
 from nucleiseg.attempts import Attempts
-from nucleiseg.bundle import read_bundle
+from nucleiseg.bundle import BundleInfo, read_bundle
 from nucleiseg.config import InferenceConfig, InstancesConfig, load_config
 from nucleiseg.errors import ArchiveError, BundleError, IncompleteError, RunError
-from nucleiseg.inference.compute import choose_compute
+from nucleiseg.inference.compute import Compute, choose_compute
 from nucleiseg.inference.network import TiledNetwork
 from nucleiseg.inference.parts import Parts
+from nucleiseg.inference.pieces import Piece, divide, join, prepare, read_piece
 from nucleiseg.inference.pipeline import map_ordered
+from nucleiseg.inference.times import StageTimes
 from nucleiseg.instances import label_nuclei, summarise
 from nucleiseg.preprocess import normalise
 from nucleiseg.runs import CountRun, create_private, read_json, write_json
 from nucleiseg.shards import Entry, read_plan
 from nucleiseg.tables import ImageRow, read_partial, write_partial
+from nucleiseg.tiling import Tiling
 
-# Pixels read at once: 64 images of 128x128, and never less than one image.
-_READ_PIXELS = 2**20
+# From 4,096 images of 128x128 on, the seconds that measuring takes come back.
+_WORTH_MEASURING_PIXELS = 2**26
 
 
 @dataclass(frozen=True)
@@ -49,16 +53,8 @@ class ShardResult:
     n_failed: int
     seconds: float
     already_there: bool
-
-
-@dataclass(frozen=True)
-class _Image:
-    """An image on its way: as stored, or why it could not be read."""
-
-    index: int
-    pixels: NDArray[Any] | None
-    tiles: Sequence[NDArray[np.float32]] = ()
-    reason: str | None = None
+    times: StageTimes | None = None
+    """Where the time went; None where it was there already."""
 
 
 class Engine:
@@ -79,13 +75,8 @@ class Engine:
         # OpenCV would start as many threads as the node has cores, in each worker.
         cv2.setNumThreads(1)
         # What binds is read from the plan, which partial tables are stamped with.
-        settings = self.plan.settings
-        self._instances = InstancesConfig.model_validate(settings["instances"])
-        self.compute = choose_compute(
-            run,
-            InferenceConfig.model_validate(
-                {**settings["inference"], "device": self.config.inference.device}
-            ),
+        self._instances = InstancesConfig.model_validate(
+            self.plan.settings["instances"]
         )
         model = read_bundle(Path(read_json(run.manifest)["model"]))
         if model.identity != self.plan.settings["model"]:
@@ -94,11 +85,49 @@ class Engine:
                 "planned; use another --run for the new model"
             )
         self._preprocess = model.preprocess
-        self._network = TiledNetwork(model, self.compute, n_threads=n_threads)
+        self.compute, self._network = self._choose(model, n_threads)
         self._n_threads = n_threads
         self._attempts = Attempts(run)
         self._worker = os.environ.get("NUCLEISEG_WORKER") or socket.gethostname()
         self._reader: tuple[tuple[str, str], Reader] | None = None
+        # Of the parts of the shard at hand.
+        self._times: list[StageTimes] = []
+
+    def _choose(
+        self, model: BundleInfo, n_threads: int
+    ) -> tuple[Compute, TiledNetwork]:
+        """Choose the compute setting, or take the run's, and load the network."""
+        settings = self.plan.settings["inference"]
+        measured: list[TiledNetwork] = []
+
+        def measure(wanted: Compute) -> int:
+            measured.append(TiledNetwork(model, wanted, n_threads=n_threads))
+            return measured[0].measure_batch_pixels(self._main_tile_shape(measured[0]))
+
+        is_long = self._plan_pixels() >= _WORTH_MEASURING_PIXELS
+        compute = choose_compute(
+            self.run,
+            InferenceConfig.model_validate(
+                {**settings, "device": self.config.inference.device}
+            ),
+            measure=measure if is_long else None,
+        )
+        # Not loaded twice, unless another worker has chosen something else meanwhile.
+        if measured and measured[0].bind(compute):
+            return compute, measured[0]
+        return compute, TiledNetwork(model, compute, n_threads=n_threads)
+
+    def _plan_pixels(self) -> int:
+        """Pixels of all images of the run."""
+        return sum(s.n_images * s.height * s.width for s in self.plan.shards)
+
+    def _main_tile_shape(self, network: TiledNetwork) -> tuple[int, int]:
+        """Shape of the tiles that most pixels of the run lie in."""
+        pixels: Counter[tuple[int, int]] = Counter()
+        for shard in self.plan.shards:
+            shape = network.tiling(shard.image_shape).tile_shape
+            pixels[shape] += shard.n_images * shard.height * shard.width
+        return pixels.most_common(1)[0][0]
 
     def compute_shard(self, number: int) -> ShardResult:
         """Compute one shard's partial table, unless it is there.
@@ -109,6 +138,7 @@ class Engine:
             A partial table is there and does not belong to this run.
         """
         start_s = time.monotonic()
+        self._times.clear()
         shard = self.plan.shards[number]
         there = read_partial(self.run, self.plan, shard, compute=self.compute.identity)
         if there is not None:
@@ -119,8 +149,11 @@ class Engine:
         self._note_failures(number, n_failed)
         write_partial(self.run, self.plan, shard, rows, compute=self.compute.identity)
         self._attempts.clear(number)
+        times = StageTimes()
+        for part in self._times:
+            times.add(part)
         return ShardResult(
-            number, len(rows), n_failed, time.monotonic() - start_s, False
+            number, len(rows), n_failed, time.monotonic() - start_s, False, times
         )
 
     def _compute_all(self, number: int, shard: Entry) -> list[ImageRow]:
@@ -170,9 +203,10 @@ class Engine:
         """
         height, width = pixels.shape
         tiling = self._network.tiling((height, width))
-        tiles = tiling.split(normalise(pixels, self._preprocess))
-        ((_, probability),) = self._network.predict([_Image(0, pixels, tiles)], tiling)
-        assert probability is not None
+        piece = Piece(0, pixels[np.newaxis])
+        piece.tiles = tiling.split(normalise(pixels, self._preprocess))
+        (piece,) = self._network.predict([piece])
+        probability = join(piece, tiling)[0]
         if not np.isfinite(probability.max()):
             raise ArchiveError(self._not_finite)
         return probability, label_nuclei(probability, self._instances)
@@ -217,38 +251,48 @@ class Engine:
         self._reader = None
 
     def _stream(self, shard: Entry, reader: Reader) -> Iterator[ImageRow]:
+        """Send a shard through all stages at once, in pieces of several images."""
         tiling = self._network.tiling(shard.image_shape)
-        step = max(1, _READ_PIXELS // (shard.height * shard.width))
-        ranges = [
-            (start, min(start + step, shard.stop))
-            for start in range(shard.start, shard.stop, step)
-        ]
-
-        def read(limits: tuple[int, int]) -> list[_Image]:
-            return _read_images(reader, *limits)
-
-        def prepare(image: _Image) -> _Image:
-            if image.pixels is None:
-                return image
-            try:
-                values = normalise(image.pixels, self._preprocess)
-            except ArchiveError as error:
-                return _Image(image.index, None, reason=error.reason)
-            return _Image(image.index, image.pixels, tiling.split(values))
-
+        ranges = divide(
+            shard.start,
+            shard.stop,
+            image_pixels=shard.height * shard.width,
+            multiple=self._network.batch_shape(tiling.tile_shape)[0],
+        )
+        times = StageTimes(n_images=shard.n_images)
+        self._times.append(times)
         n = self._n_threads
+        start_s, start_core_s = time.monotonic(), time.process_time()
         with (
             ThreadPoolExecutor(1) as reading,
-            ThreadPoolExecutor(1) as preparing,
+            ThreadPoolExecutor(n) as preparing,
             ThreadPoolExecutor(n) as labelling,
         ):
-            blocks = map_ordered(read, ranges, pool=reading, depth=1)
-            images = (image for block in blocks for image in block)
-            prepared = map_ordered(prepare, images, pool=preparing, depth=2 * n + 2)
-            predicted = self._network.predict(prepared, tiling)
-            yield from map_ordered(
-                self._count, predicted, pool=labelling, depth=2 * n + 2
+            pieces = map_ordered(
+                times.timed("read", lambda limits: read_piece(reader, *limits)),
+                ranges,
+                pool=reading,
+                depth=1,
             )
+            prepared = map_ordered(
+                times.timed(
+                    "normalise", lambda piece: prepare(piece, self._preprocess, tiling)
+                ),
+                pieces,
+                pool=preparing,
+                depth=n + 1,
+            )
+            counted = map_ordered(
+                times.timed("label", lambda piece: self._count_piece(piece, tiling)),
+                self._network.predict(prepared, times),
+                pool=labelling,
+                depth=n + 1,
+            )
+            for rows in counted:
+                yield from rows
+        core_s = time.process_time() - start_core_s
+        times.core_s["network"] = max(0.0, core_s - sum(times.core_s.values()))
+        times.wall_s = time.monotonic() - start_s
 
     @property
     def _not_finite(self) -> str:
@@ -257,30 +301,26 @@ class Engine:
             "inference.precision=float32 or another preprocess.normalisation"
         )
 
-    def _count(self, predicted: tuple[_Image, NDArray[np.float32] | None]) -> ImageRow:
-        image, probability = predicted
-        if image.pixels is None or probability is None:
-            return ImageRow(image.index, None, image.reason)
+    def _count_piece(self, piece: Piece, tiling: Tiling) -> list[ImageRow]:
+        rows = []
+        for position, probability in enumerate(join(piece, tiling)):
+            index = piece.start + position
+            reason = piece.reasons.get(position)
+            rows.append(
+                ImageRow(index, None, reason)
+                if reason is not None
+                else self._count(index, piece.pixels[position], probability)
+            )
+        return rows
+
+    def _count(
+        self, index: int, pixels: NDArray[Any], probability: NDArray[np.float32]
+    ) -> ImageRow:
         # One NaN makes the maximum NaN.
         if not np.isfinite(probability.max()):
-            return ImageRow(image.index, None, self._not_finite)
+            return ImageRow(index, None, self._not_finite)
         labels = label_nuclei(probability, self._instances)
-        return ImageRow(image.index, summarise(image.pixels, probability, labels))
-
-
-def _read_images(reader: Reader, start: int, stop: int) -> list[_Image]:
-    """Read a range; where it is damaged, whatever single images can be read."""
-    try:
-        block = reader.read(start, stop)
-    except ArchiveError as error:
-        if stop - start > 1:
-            return [
-                image
-                for index in range(start, stop)
-                for image in _read_images(reader, index, index + 1)
-            ]
-        return [_Image(start, None, reason=error.reason)]
-    return [_Image(start + offset, image) for offset, image in enumerate(block)]
+        return ImageRow(index, summarise(pixels, probability, labels))
 
 
 @functools.lru_cache(maxsize=1)

@@ -7,10 +7,12 @@ map do not depend on how many cores a worker got.
 
 import logging
 import threading
+import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Protocol, TypeVar
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,24 +21,21 @@ from nucleiseg.bundle import BundleInfo
 from nucleiseg.devices import explain_exhaustion, import_tensorflow
 from nucleiseg.errors import NucleisegError
 from nucleiseg.inference.compute import Compute
+from nucleiseg.inference.pieces import Piece
 from nucleiseg.inference.pipeline import map_ordered
+from nucleiseg.inference.times import StageTimes
 from nucleiseg.model import load_network
 from nucleiseg.tiling import Tiling
 
 logger = logging.getLogger(__name__)
 
-Tile = NDArray[np.float32]
+# What a batch may have at most, and how long it is measured.
+_MOST_PIXELS = {"cpu": 2**20, "gpu": 2**24}
+_MEASURED_S = 0.4
+_LONGEST_CALL_S = 0.5
 
-
-class Tiled(Protocol):
-    """An image that was cut into tiles; without any, there is nothing to predict."""
-
-    @property
-    def tiles(self) -> Sequence[Tile]:
-        """Tiles in the order of their tiling."""
-
-
-Image = TypeVar("Image", bound=Tiled)
+Batch = NDArray[np.float32]
+"""(n, height, width), in the shape of the network's batches or shorter."""
 
 
 class TiledNetwork:
@@ -60,6 +59,59 @@ class TiledNetwork:
         self._functions: dict[tuple[int, int, int], Any] = {}
         self._lock = threading.Lock()
 
+    def bind(self, compute: Compute) -> bool:
+        """Take another batch size; say whether nothing else differs."""
+        is_alike = replace(self._compute, batch_pixels=compute.batch_pixels) == compute
+        if is_alike:
+            self._compute = compute
+        return is_alike
+
+    def measure_batch_pixels(self, tile_shape: tuple[int, int]) -> int:
+        """Find how many pixels a batch should have, by trying.
+
+        Under load small batches are often the faster ones, on an idle machine large
+        ones; the smallest of equally fast ones needs the least memory.
+
+        Parameters
+        ----------
+        tile_shape : (int, int)
+            Of the tiles that most of the run's pixels lie in.
+        """
+        height, width = tile_shape
+        rates: dict[int, float] = {}
+        for n_tiles in (4, 8, 16, 32, 64, 128, 256):
+            if n_tiles * height * width > _MOST_PIXELS[self._compute.device] and rates:
+                break
+            rates[n_tiles] = self._measure((n_tiles, height, width))
+            if rates[n_tiles] < 0.97 * max(rates.values()):
+                break
+            if n_tiles / rates[n_tiles] > _LONGEST_CALL_S:
+                break
+        fastest = max(rates.values())
+        best = next(n for n, rate in rates.items() if rate > 0.98 * fastest)
+        logger.info(
+            "batches of %d tiles: %s",
+            best,
+            ", ".join(f"{n}: {rate:.0f} tiles/s" for n, rate in rates.items()),
+        )
+        return best * height * width
+
+    def _measure(self, shape: tuple[int, int, int]) -> float:
+        """Tiles a second, with as many calls at once as there will be."""
+        function = self._compiled(shape)
+        batch = import_tensorflow().constant(np.zeros((*shape, 1), np.float32))
+
+        def call(_: object) -> None:
+            function(batch).numpy()
+
+        with explain_exhaustion(), ThreadPoolExecutor(self._n_calls) as pool:
+            list(pool.map(call, range(self._n_calls)))  # the first is slower
+            n_calls, start_s = 0, time.perf_counter()
+            while time.perf_counter() - start_s < _MEASURED_S:
+                list(pool.map(call, range(2 * self._n_calls)))
+                n_calls += 2 * self._n_calls
+            return n_calls * shape[0] / (time.perf_counter() - start_s)
+
     def tiling(self, image_shape: tuple[int, int]) -> Tiling:
         """How images of a shape are cut for this network."""
         return Tiling(
@@ -69,64 +121,92 @@ class TiledNetwork:
         )
 
     def predict(
-        self, images: Iterable[Image], tiling: Tiling
-    ) -> Iterator[tuple[Image, NDArray[np.float32] | None]]:
-        """Pool the tiles of all images into batches, and give back whole maps.
+        self, pieces: Iterable[Piece], times: StageTimes | None = None
+    ) -> Iterator[Piece]:
+        """Pool the tiles of all pieces into batches of one shape.
 
         Parameters
         ----------
-        images : iterable
-            With `tiles`; taken as there is room.
-        tiling : Tiling
-            The one they were cut by.
+        pieces : iterable of Piece
+            With `tiles`, all of one shape; taken as there is room.
+        times : StageTimes, optional
+            Takes up how long the network waited for pieces.
 
         Yields
         ------
-        image
-            In their order.
-        probability : (H, W) float32 ndarray, in [0, 1], or None
-            None for an image without tiles.
+        Piece
+            In their order, with `outputs` in place of `tiles`.
         """
-        size = self._compute.batch_shape(tiling.tile_shape)[0]
-        waiting: deque[Image] = deque()
-        outputs: deque[Tile] = deque()
+        filling: deque[Piece] = deque()
+        n_filled = 0
 
-        def batches() -> Iterator[list[Tile]]:
-            batch: list[Tile] = []
-            for image in images:
-                waiting.append(image)
-                for tile in image.tiles:
-                    batch.append(tile)
-                    if len(batch) == size:
-                        yield batch
-                        batch = []
-            if batch:
-                yield batch
-
-        def finished() -> Iterator[tuple[Image, NDArray[np.float32] | None]]:
-            while waiting and len(waiting[0].tiles) <= len(outputs):
-                image = waiting.popleft()
-                parts = [outputs.popleft() for _ in image.tiles]
-                yield image, tiling.join(parts) if parts else None
+        def batches() -> Iterator[Batch]:
+            size = 0
+            rest: list[Batch] = []
+            for piece in _watch(pieces, times):
+                tiles = piece.tiles
+                assert tiles is not None
+                size = size or self.batch_shape(tiles.shape[1:])[0]
+                piece.outputs = np.empty_like(tiles)
+                filling.append(piece)
+                position = 0
+                if rest:
+                    position = size - sum(map(len, rest))
+                    rest.append(tiles[:position])
+                    if sum(map(len, rest)) < size:
+                        continue
+                    yield np.concatenate(rest)
+                    rest = []
+                while position + size <= len(tiles):
+                    yield tiles[position : position + size]
+                    position += size
+                if position < len(tiles):
+                    rest = [tiles[position:]]
+            if rest:
+                yield np.concatenate(rest)
 
         with ThreadPoolExecutor(self._n_calls) as pool:
             for output in map_ordered(
-                self._run, batches(), pool=pool, depth=self._n_calls
+                self.run, batches(), pool=pool, depth=2 * self._n_calls
             ):
-                outputs.extend(output)
-                yield from finished()
-        yield from finished()
+                while len(output):
+                    piece = filling[0]
+                    assert piece.outputs is not None
+                    room = len(piece.outputs) - n_filled
+                    fitting, output = output[:room], output[room:]
+                    piece.outputs[n_filled : n_filled + len(fitting)] = fitting
+                    n_filled += len(fitting)
+                    if n_filled == len(piece.outputs):
+                        n_filled = 0
+                        piece.tiles = None
+                        yield filling.popleft()
 
-    def _run(self, tiles: Sequence[Tile]) -> list[Tile]:
-        """Run one batch, padded to its fixed shape with zeros."""
-        height, width = tiles[0].shape
-        shape = self._compute.batch_shape((height, width))
-        batch = np.zeros((*shape, 1), dtype=np.float32)
-        for position, tile in enumerate(tiles):
-            batch[position, ..., 0] = tile
+    def batch_shape(self, tile_shape: tuple[int, ...]) -> tuple[int, int, int]:
+        """Tiles, height and width of a batch."""
+        height, width = tile_shape
+        return self._compute.batch_shape((height, width))
+
+    def run(self, tiles: Batch) -> Batch:
+        """Run one batch, padded to its fixed shape with zeros.
+
+        Parameters
+        ----------
+        tiles : (n, height, width) float32 ndarray
+            No more than a batch.
+
+        Returns
+        -------
+        (n, height, width) float32 ndarray
+        """
+        shape = self.batch_shape(tiles.shape[1:])
+        batch = tiles
+        if len(tiles) < shape[0]:
+            batch = np.zeros(shape, dtype=np.float32)
+            batch[: len(tiles)] = tiles
+        constant = import_tensorflow().constant
         with explain_exhaustion():
-            output = self._compiled(shape)(import_tensorflow().constant(batch)).numpy()
-        return list(output[: len(tiles), ..., 0])
+            output = self._compiled(shape)(constant(batch[..., np.newaxis])).numpy()
+        return np.asarray(output[: len(tiles), ..., 0], dtype=np.float32)
 
     def _compiled(self, shape: tuple[int, int, int]) -> Any:
         """Compiled network for one batch shape: traced once, never again."""
@@ -139,6 +219,19 @@ class TiledNetwork:
                     lambda batch: network(batch, training=False)
                 ).get_concrete_function(signature)
             return self._functions[shape]
+
+
+def _watch(pieces: Iterable[Piece], times: StageTimes | None) -> Iterator[Piece]:
+    """Pass pieces on, and note how long they let the network wait."""
+    source = iter(pieces)
+    while True:
+        start_s = time.monotonic()
+        piece = next(source, None)
+        if times is not None:
+            times.waited_s += time.monotonic() - start_s
+        if piece is None:
+            return
+        yield piece
 
 
 def _set_up_tensorflow(compute: Compute, n_threads: int) -> None:

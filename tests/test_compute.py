@@ -1,0 +1,112 @@
+"""The compute setting: chosen once, and refused where it cannot be met."""
+
+import json
+
+import pytest
+
+from nucleiseg import devices
+from nucleiseg.config import InferenceConfig
+from nucleiseg.errors import RunError
+from nucleiseg.inference import choose_compute
+from nucleiseg.inference.compute import Compute
+from nucleiseg.runs import CountRun
+
+CPU = Compute("cpu", "float32", batch_size=None, tile_px=512, context_px=64)
+
+
+def pretend(monkeypatch, *flags):
+    monkeypatch.setattr(devices, "_cpu_flags", lambda: {"fpu", "avx2", *flags})
+
+
+def choose(folder, precision="auto", **options):
+    settings = InferenceConfig(device="cpu", precision=precision)
+    return choose_compute(CountRun(folder), settings, **options)
+
+
+@pytest.mark.parametrize(
+    ("flags", "precision", "requires"),
+    [
+        ([], "float32", None),
+        (["avx512_bf16"], "float32", None),
+        (["avx512_bf16", "amx_bf16"], "bfloat16", "amx_bf16"),
+    ],
+)
+def test_the_precision_follows_the_cpu(
+    tmp_path, monkeypatch, flags, precision, requires
+):
+    pretend(monkeypatch, *flags)
+    compute = choose(tmp_path)
+    assert (compute.precision, compute.requires) == (precision, requires)
+
+
+@pytest.mark.parametrize(
+    ("first", "later"),
+    [
+        (["amx_bf16", "avx512_bf16"], ["avx512_bf16"]),
+        (["amx_bf16"], []),
+        (["avx512_bf16"], ["amx_bf16", "avx512_bf16"]),
+        ([], ["amx_bf16"]),
+    ],
+)
+def test_bfloat16_binds_to_what_computes_it(tmp_path, monkeypatch, first, later):
+    pretend(monkeypatch, *first)
+    chosen = choose(tmp_path, "bfloat16")
+    assert choose(tmp_path, "bfloat16") == chosen
+    pretend(monkeypatch, *later)
+    with pytest.raises(RunError, match="computes in bfloat16 on a CPU with") as caught:
+        choose(tmp_path, "bfloat16")
+    assert (first[0] if first else "nothing made for it") in str(caught.value)
+    assert "inference.precision=float32" in str(caught.value)
+
+
+def test_float32_goes_on_anywhere(tmp_path, monkeypatch):
+    pretend(monkeypatch, "amx_bf16")
+    chosen = choose(tmp_path, "float32")
+    pretend(monkeypatch)
+    assert choose(tmp_path, "float32") == chosen
+
+
+def test_who_comes_first_measures_for_all(tmp_path, monkeypatch):
+    pretend(monkeypatch)
+    measured = []
+
+    def measure(compute):
+        measured.append(compute)
+        return 8 * 128 * 128
+
+    chosen = choose(tmp_path, measure=measure)
+    assert chosen.batch_shape((128, 128)) == (8, 128, 128)
+    assert choose(tmp_path, measure=measure) == choose(tmp_path) == chosen
+    assert len(measured) == 1
+    assert json.loads((tmp_path / "compute.json").read_text())["batch_pixels"] == 2**17
+
+
+def test_a_size_that_was_set_is_not_measured(tmp_path, monkeypatch):
+    pretend(monkeypatch)
+    settings = InferenceConfig(device="cpu", batch_size=6)
+    compute = choose_compute(CountRun(tmp_path), settings, measure=pytest.fail)
+    assert compute.batch_shape((64, 64)) == (6, 64, 64)
+
+
+@pytest.mark.parametrize("batch_pixels", [None, 2**14, 2**18, 2**20])
+@pytest.mark.parametrize("side", [16, 48, 128, 512, 2048])
+def test_batches_are_even_and_bounded(batch_pixels, side):
+    compute = Compute("cpu", "float32", None, 512, 64, batch_pixels)
+    n_tiles, *shape = compute.batch_shape((side, side))
+    assert shape == [side, side]
+    assert 2 <= n_tiles <= 256
+    assert n_tiles % 2 == 0
+    assert n_tiles == 2 or n_tiles * side**2 <= (batch_pixels or 2**18)
+
+
+def test_everything_that_makes_the_bits_is_in_the_identity():
+    from dataclasses import replace
+
+    others = [
+        replace(CPU, precision="bfloat16"),
+        replace(CPU, batch_size=4),
+        replace(CPU, batch_pixels=2**18),
+        replace(CPU, tile_px=256),
+        replace(CPU, requires="amx_bf16"),
+    ]
+    assert len({compute.identity for compute in [CPU, *others]}) == 6
