@@ -33,7 +33,7 @@ from nucleiseg.inference.parts import Parts
 from nucleiseg.inference.pieces import Piece, divide, join, prepare, read_piece
 from nucleiseg.inference.pipeline import map_ordered
 from nucleiseg.inference.times import StageTimes
-from nucleiseg.instances import label_nuclei, summarise
+from nucleiseg.instances import count_nuclei, label_nuclei
 from nucleiseg.preprocess import normalise
 from nucleiseg.runs import CountRun, create_private, read_json, write_json
 from nucleiseg.shards import Entry, read_plan
@@ -316,11 +316,13 @@ class Engine:
     def _count(
         self, index: int, pixels: NDArray[Any], probability: NDArray[np.float32]
     ) -> ImageRow:
-        # One NaN makes the maximum NaN.
-        if not np.isfinite(probability.max()):
+        try:
+            summary = count_nuclei(pixels, probability, self._instances)
+        except ValueError:
+            if np.isfinite(probability.max()):
+                raise
             return ImageRow(index, None, self._not_finite)
-        labels = label_nuclei(probability, self._instances)
-        return ImageRow(index, summarise(pixels, probability, labels))
+        return ImageRow(index, summary)
 
 
 @functools.lru_cache(maxsize=1)

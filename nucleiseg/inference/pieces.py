@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from nucleiseg.archives import Reader
 from nucleiseg.config import PreprocessConfig
 from nucleiseg.errors import ArchiveError
-from nucleiseg.preprocess import normalise
+from nucleiseg.preprocess import normalise_stack
 from nucleiseg.tiling import Tiling
 
 # Pixels that are read and normalised at once: 64 images of 128x128, and never less
@@ -86,13 +86,11 @@ def read_piece(reader: Reader, start: int, stop: int) -> Piece:
 
 def prepare(piece: Piece, settings: PreprocessConfig, tiling: Tiling) -> Piece:
     """Normalise the images of a piece and cut them into tiles."""
-    values = np.zeros(piece.pixels.shape, dtype=np.float32)
-    for position in range(piece.n_images):
-        if position not in piece.reasons:
-            try:
-                values[position] = normalise(piece.pixels[position], settings)
-            except ArchiveError as error:
-                piece.reasons[position] = error.reason
+    values, reasons = normalise_stack(piece.pixels, settings)
+    for position, reason in enumerate(reasons):
+        if reason is not None:
+            # Why it could not be read says more than what was found in its place.
+            piece.reasons.setdefault(position, reason)
     piece.tiles = tiling.split_stack(values)
     return piece
 

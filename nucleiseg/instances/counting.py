@@ -1,0 +1,94 @@
+"""Counting the nuclei of one image, without a label image to keep."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nucleiseg.config import InstancesConfig
+from nucleiseg.instances.labelling import count_touching, label_mask, measure_areas
+from nucleiseg.instances.saturation import count_saturated
+from nucleiseg.instances.summary import ImageSummary, Tally
+from nucleiseg.instances.sums import sum_probabilities
+
+
+def count_nuclei(
+    image: NDArray[Any],
+    probability: NDArray[np.float32],
+    settings: InstancesConfig,
+    *,
+    limit: float | None = None,
+) -> ImageSummary:
+    """Count the nuclei of an image and say what may be wrong with it.
+
+    The same figures as :func:`summarise` of :func:`label_nuclei`, in half the time.
+
+    Parameters
+    ----------
+    image : (H, W) ndarray
+        As stored, before normalisation.
+    probability : (H, W) float32 ndarray, in [0, 1]
+        Foreground probability of each pixel.
+    settings : InstancesConfig
+        Threshold and smallest area.
+    limit : float, optional
+        Value of a saturated pixel, where the image is a part of a larger one
+        (:func:`saturation_limit`); by default taken from the image itself.
+
+    Returns
+    -------
+    ImageSummary
+        Rounded as there.
+
+    Raises
+    ------
+    ValueError
+        "not finite": a probability is NaN or infinite; the caller knows which image.
+    """
+    mask = find_foreground(probability, settings)
+    tally = Tally() if mask is None else _tally(probability, mask, settings)
+    return tally.summarise(
+        n_pixels=probability.size, n_saturated=count_saturated(image, limit)
+    )
+
+
+def find_foreground(
+    probability: NDArray[np.float32], settings: InstancesConfig
+) -> NDArray[np.bool_] | None:
+    """Find the pixels above the threshold; None, at next to no cost, without any.
+
+    Raises
+    ------
+    ValueError
+        "not finite": the largest probability is.
+    """
+    # One NaN makes the maximum NaN; and the maximum says whether there is anything.
+    highest = probability.max()
+    if not np.isfinite(highest):
+        raise ValueError("not finite")
+    if not highest > settings.threshold:
+        return None
+    return probability > settings.threshold
+
+
+def _tally(
+    probability: NDArray[np.float32],
+    mask: NDArray[np.bool_],
+    settings: InstancesConfig,
+) -> Tally:
+    n_labels, labels = label_mask(mask)
+    keep = np.ones(n_labels, dtype=np.bool_)
+    if settings.min_area_px > 1:
+        keep = measure_areas(labels, n_labels) >= settings.min_area_px
+    keep[0] = False
+    count = int(np.count_nonzero(keep))
+    if not count:
+        return Tally()
+    if count < n_labels - 1:
+        mask = keep[labels]
+    return Tally(
+        count=count,
+        n_foreground=int(np.count_nonzero(mask)),
+        border_count=count_touching(labels, keep),
+        probability_sum=sum_probabilities(probability, mask, settings.threshold),
+    )

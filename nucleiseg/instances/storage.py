@@ -1,0 +1,103 @@
+"""The bytes of a block: a header, plain arrays, a checksum.
+
+    magic  sizes  numbers  wide  at_border  sides  CRC-32
+
+All little-endian. Not compressed: what zlib makes depends on its version, and the
+same block must give the same bytes on every machine; 16 bytes a pixel of its edges
+are few beside its pixels.
+"""
+
+import struct
+import zlib
+
+import numpy as np
+from numpy.typing import NDArray
+
+# Its last character is the version.
+_MAGIC = b"nucblk1\n"
+_N_NUMBERS = 8
+_N_SIDES = 4
+# Open nuclei, length of each side, threshold, numbers.
+_HEADER = struct.Struct(f"<8sq{_N_SIDES}qd{_N_NUMBERS}q")
+_CHECKSUM = struct.Struct("<I")
+
+Sides = tuple[
+    NDArray[np.int32], NDArray[np.int32], NDArray[np.int32], NDArray[np.int32]
+]
+Contents = tuple[float, tuple[int, ...], NDArray[np.int64], NDArray[np.bool_], Sides]
+
+
+def pack(
+    threshold: float,
+    numbers: tuple[int, ...],
+    wide: NDArray[np.int64],
+    at_border: NDArray[np.bool_],
+    sides: Sides,
+) -> bytes:
+    """Pack a block.
+
+    Parameters
+    ----------
+    threshold : float
+    numbers : tuple of 8 int
+    wide : (2, n) int64 ndarray
+        Areas and sums of the open nuclei.
+    at_border : (n,) bool ndarray
+    sides : 4 of (length,) int32 ndarray, 0…n
+    """
+    lengths = [len(side) for side in sides]
+    header = _HEADER.pack(_MAGIC, wide.shape[1], *lengths, threshold, *numbers)
+    arrays = [wide.astype("<i8"), at_border, *(side.astype("<i4") for side in sides)]
+    content = header + b"".join(array.tobytes() for array in arrays)
+    return content + _CHECKSUM.pack(zlib.crc32(content))
+
+
+def unpack(data: bytes) -> Contents:
+    """Unpack a block into what :func:`pack` took.
+
+    Raises
+    ------
+    ValueError
+        The bytes are damaged, or another version's.
+    """
+    if len(data) < _HEADER.size + _CHECKSUM.size:
+        raise _damaged(f"{len(data)} bytes are fewer than a header's")
+    if data[: len(_MAGIC)] != _MAGIC:
+        raise _damaged(f"it begins with {data[: len(_MAGIC)]!r}, expected {_MAGIC!r}")
+    end = len(data) - _CHECKSUM.size
+    # Before anything in it is believed.
+    (expected,) = _CHECKSUM.unpack_from(data, end)
+    found = zlib.crc32(memoryview(data)[:end])
+    if found != expected:
+        raise _damaged(f"its checksum is {found:08x}, expected {expected:08x}")
+    _, n_open, *rest = _HEADER.unpack_from(data)
+    lengths, threshold, numbers = rest[:_N_SIDES], rest[_N_SIDES], rest[_N_SIDES + 1 :]
+    size = _HEADER.size + 17 * n_open + 4 * sum(lengths) + _CHECKSUM.size
+    if min(n_open, *lengths) < 0 or len(data) != size:
+        raise _damaged(f"it has {len(data)} bytes, expected {size}")
+    position = _HEADER.size
+    wide = np.frombuffer(data, "<i8", 2 * n_open, position).astype(np.int64)
+    position += wide.nbytes
+    at_border = np.frombuffer(data, np.uint8, n_open, position) > 0
+    position += n_open
+    sides = []
+    for length in lengths:
+        side = np.frombuffer(data, "<i4", length, position).astype(np.int32)
+        if length and not 0 <= side.min() <= side.max() <= n_open:
+            raise _damaged(f"an edge names other than its {n_open} open nuclei")
+        sides.append(side)
+        position += side.nbytes
+    top, bottom, left, right = sides
+    return (
+        threshold,
+        tuple(numbers),
+        wide.reshape(2, n_open),
+        at_border,
+        (top, bottom, left, right),
+    )
+
+
+def _damaged(what: str) -> ValueError:
+    return ValueError(
+        f"block is damaged or of another version: {what}; compute it anew"
+    )

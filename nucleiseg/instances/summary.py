@@ -1,0 +1,111 @@
+"""What the table says of one image."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nucleiseg.instances.labelling import count_touching
+from nucleiseg.instances.saturation import count_saturated
+from nucleiseg.instances.sums import mean_probability, sum_probabilities
+
+
+@dataclass(frozen=True)
+class ImageSummary:
+    """What the table says of one image. Shares lie in [0, 1]."""
+
+    count: int
+    """Nuclei."""
+    foreground_share: float
+    """Share of pixels that belong to a nucleus."""
+    mean_area_px: float | None
+    """Mean area of the nuclei; None without any."""
+    border_count: int
+    """Nuclei that touch the image's edge."""
+    saturated_share: float
+    """Share of pixels at the largest value of the image's integer dtype; a float
+    image is taken to end at 1, 255 or 65535, whichever first holds its maximum, or
+    else at its maximum."""
+    confidence: float | None
+    """Mean foreground probability over the nuclei's pixels; None without any."""
+
+
+@dataclass(frozen=True)
+class Tally:
+    """What was counted in nuclei and pixels; all of it adds up, exactly."""
+
+    count: int = 0
+    """Nuclei."""
+    n_foreground: int = 0
+    """Pixels that belong to a nucleus."""
+    border_count: int = 0
+    """Nuclei that touch the image's edge."""
+    probability_sum: int = 0
+    """Sum of the nuclei's probabilities, in units of 2^-30 (see `sums`)."""
+
+    def __add__(self, other: "Tally") -> "Tally":
+        return Tally(
+            self.count + other.count,
+            self.n_foreground + other.n_foreground,
+            self.border_count + other.border_count,
+            self.probability_sum + other.probability_sum,
+        )
+
+    def summarise(self, *, n_pixels: int, n_saturated: int) -> ImageSummary:
+        """Make the table's figures of an image of so many pixels.
+
+        Shares and the confidence are rounded to 4 decimals, areas to 2.
+        """
+        return ImageSummary(
+            count=self.count,
+            foreground_share=round(self.n_foreground / n_pixels, 4),
+            mean_area_px=(
+                round(self.n_foreground / self.count, 2) if self.count else None
+            ),
+            border_count=self.border_count,
+            saturated_share=round(n_saturated / n_pixels, 4),
+            confidence=(
+                round(mean_probability(self.probability_sum, self.n_foreground), 4)
+                if self.count
+                else None
+            ),
+        )
+
+
+def summarise(
+    image: NDArray[Any],
+    probability: NDArray[np.float32],
+    labels: NDArray[np.int32],
+) -> ImageSummary:
+    """Count the nuclei of a label image and say what may be wrong with the image.
+
+    Parameters
+    ----------
+    image : (H, W) ndarray
+        As stored, before normalisation.
+    probability : (H, W) float32 ndarray, in [0, 1]
+        Foreground probability.
+    labels : (H, W) int32 ndarray
+        0 = background, 1…n = nuclei.
+
+    Returns
+    -------
+    ImageSummary
+        Shares and the confidence rounded to 4 decimals, areas to 2: sums of floats
+        may differ in their last digits, tables must not.
+    """
+    count = int(labels.max(initial=0))
+    tally = Tally()
+    if count:
+        foreground = labels > 0
+        keep = np.ones(count + 1, dtype=np.bool_)
+        keep[0] = False
+        tally = Tally(
+            count=count,
+            n_foreground=int(np.count_nonzero(foreground)),
+            border_count=count_touching(labels, keep),
+            # The threshold is not known here, and 0 is right for all of them.
+            probability_sum=sum_probabilities(probability, foreground, 0.0),
+        )
+    return tally.summarise(n_pixels=labels.size, n_saturated=count_saturated(image))

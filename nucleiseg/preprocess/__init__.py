@@ -1,0 +1,25 @@
+"""From stored pixel values to the network's input: normalisation and dtype only.
+
+Training, evaluation and prediction call :func:`normalise` with the parameters that
+the model bundle keeps, so that the network always sees the same. It is two steps,
+:func:`find_range` over the whole image and :func:`scale` of any part of it; for an
+image larger than memory :class:`RangeFinder` does the first piece by piece.
+"""
+
+from nucleiseg.preprocess.normalisation import (
+    find_range,
+    normalise,
+    normalise_stack,
+    scale,
+)
+from nucleiseg.preprocess.ranges import Range
+from nucleiseg.preprocess.streaming import RangeFinder
+
+__all__ = [
+    "Range",
+    "RangeFinder",
+    "find_range",
+    "normalise",
+    "normalise_stack",
+    "scale",
+]
