@@ -36,7 +36,7 @@ def label_nuclei(
             keep[0] = False
             renumbered = np.zeros(n_labels, dtype=np.int32)
             renumbered[keep] = np.arange(1, keep.sum() + 1)
-            labels = renumbered[labels]
+            labels = renumbered.take(labels)
     return labels
 
 
