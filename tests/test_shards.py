@@ -214,6 +214,16 @@ class TestUnreadable:
         assert "\n" not in found.archives[0].name
         found.archives[1].name.encode("utf-8")
 
+    def test_a_key_that_no_table_can_hold_is_escaped(self, plan, folder):
+        with h5py.File(folder / "odd.h5", "w") as file:
+            file["wells/a"] = np.zeros((2, 9, 9), "uint8")
+            file.create_dataset(b"wells/\xff", data=np.zeros((2, 9, 9), "uint8"))
+        found = plan("odd.h5:/wells/*")
+        assert [entry.shard for entry in found.entries] == [0, None]
+        assert found.entries[1].dataset == r"/wells/\udcff"
+        write_plan(folder / "plan.parquet", found)
+        assert read_plan(folder / "plan.parquet") == found
+
     def test_image_that_fails_to_open_is_named_by_its_key(self, plan, folder):
         np.savez(folder / "colour.npz", X=np.zeros((4, 9, 9, 3), np.uint8))
         (entry,) = plan("colour.npz:X").unreadable

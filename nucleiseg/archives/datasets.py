@@ -37,6 +37,9 @@ class DatasetInfo:
     unreadable: str | None = None
     """Why its values cannot be read at all, whatever they mean; None if they can."""
 
+    chunk_images: int = 1
+    """Images of a stack that one HDF5 chunk spans; 1 for every other storage."""
+
     @property
     def is_stack(self) -> bool:
         """Whether it holds images along a first axis; else it is one image."""
@@ -99,15 +102,25 @@ def describe_dataset(
     *,
     storage: str,
     unreadable: str | None,
+    chunks: tuple[int, ...] | None = None,
 ) -> DatasetInfo:
-    """Describe a dataset whose header was read; see `DatasetInfo` for the fields."""
+    """Describe a dataset whose header was read; see `DatasetInfo` for the fields.
+
+    `chunks` is the shape of an HDF5 dataset's chunks, None where it has none.
+    """
     problem = unreadable or find_image_problem(shape, dtype)
     if dtype.hasobject or dtype.names is not None or dtype.subdtype is not None:
         unreadable = problem
     if not dtype.isnative:
         storage += ", big-endian"
     return DatasetInfo(
-        key, shape, str(dtype.newbyteorder("=")), storage, problem, unreadable
+        key,
+        shape,
+        str(dtype.newbyteorder("=")),
+        storage,
+        problem,
+        unreadable,
+        chunk_images=chunks[0] if chunks and is_stack_shape(shape) else 1,
     )
 
 
@@ -121,6 +134,11 @@ def drop_channel_axis(shape: tuple[int, ...]) -> tuple[int, ...]:
     if len(shape) in (3, 4) and shape[-1] == 1:
         return shape[:-1]
     return shape
+
+
+def is_stack_shape(shape: tuple[int, ...]) -> bool:
+    """Whether a shape is that of images along a first axis."""
+    return len(drop_channel_axis(shape)) == 3
 
 
 def find_image_problem(

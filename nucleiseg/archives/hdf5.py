@@ -142,6 +142,7 @@ def _describe(file: h5py.File, key: str) -> DatasetInfo | None:
         storage, unreadable = _describe_storage(dataset)
         shape = dataset.shape
         dtype = dataset.dtype
+        chunks = dataset.chunks
     except _FAILURES as error:
         clause = f"cannot be read ({give_reason(error)}); {DAMAGED_REMEDY}"
         if isinstance(error, UnicodeError):
@@ -161,6 +162,7 @@ def _describe(file: h5py.File, key: str) -> DatasetInfo | None:
         dtype,
         storage=storage,
         unreadable=unreadable,
+        chunks=chunks,
     )
 
 

@@ -139,9 +139,14 @@ class ShardsConfig(Section):
     """How archives are cut into units of work; the table does not depend on it."""
 
     images: int | None = Field(default=None, ge=1)
-    """Images a shard; unset: from `pixels` and the image size."""
-    pixels: int = Field(default=2**23, ge=1)
-    """Pixels a shard, about (512 images of 128x128)."""
+    """Images a shard; unset: from `pixels` and the image size. Where a chunk of an
+    HDF5 dataset spans several images, a shard holds whole chunks."""
+    pixels: int | None = Field(default=None, ge=1)
+    """Pixels a shard, about; unset: one to three minutes of work on a GPU, 2**23 (512
+    images of 128x128) else, and several shards a worker."""
+    block_pixels: int | None = Field(default=None, ge=1)
+    """Images with more pixels are planned in blocks of at most about so many; unset:
+    never. The workers do not compute blocks yet: `count` refuses it."""
 
 
 class TableConfig(Section):

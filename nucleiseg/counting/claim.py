@@ -1,7 +1,9 @@
 """Whose run directory it is: the plan is written first, and nothing is overwritten."""
 
+import itertools
 import logging
 import shutil
+from pathlib import Path
 
 from nucleiseg.bundle import BundleInfo
 from nucleiseg.config import Config
@@ -67,22 +69,31 @@ def refuse_others(run: CountRun, plan: Plan) -> None:
     RunError
         It holds another run, or files that no count run made.
     """
-    parts = sorted(run.parts.glob("[!.]*"))
-    # A shard that is done in part has its rows elsewhere until it is whole.
-    parts += sorted(run.attempts.glob("[0-9]*/rows-*.parquet"))
     if run.plan.exists():
         before = read_plan(run.plan)
-        if before.identity != plan.identity and parts:
+        if before.identity != plan.identity and _find_results(run) is not None:
             raise RunError(
                 f"{run.root} holds another run: {explain_difference(before, plan)}; "
                 "use another --run, or the archives and settings it began with"
             )
         return
-    ours = [run.config, run.manifest, run.compute, *parts[:1]]
+    ours = [run.config, run.manifest, run.compute]
     ours += [run.table(name) for name in ("csv", "parquet", "notebook")]
     there = [path.name for path in ours if path.exists()]
+    if (result := _find_results(run)) is not None:
+        there.append(result.name)
     if there:
         raise RunError(
             f"{run.root} holds {', '.join(there)} and no plan of a count run; use "
             "another --run"
         )
+
+
+def _find_results(run: CountRun) -> Path | None:
+    """Find any file with rows, whole shards or parts of one."""
+    results = itertools.chain(
+        run.parts.glob("[!.]*"),
+        # A shard that is done in part has its rows elsewhere until it is whole.
+        run.attempts.glob("[0-9]*/rows-*.parquet"),
+    )
+    return next(results, None)

@@ -67,6 +67,11 @@ def prepare(inputs: Sequence[str], model: Path, config: Config) -> Prepared:
     """
     bundle = read_bundle(model.absolute())
     resolved = resolve_for_counting(config, bundle)
+    if resolved.shards.block_pixels is not None:
+        raise RunError(
+            f"shards.block_pixels is {resolved.shards.block_pixels}, and the workers "
+            "do not compute blocks of images yet; unset it"
+        )
     plan = make_plan(inputs, resolved, bundle)
     reasons = [
         f"{plan.archives[entry.archive].path}"

@@ -2,9 +2,18 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
+
+import numpy as np
+
+from nucleiseg.shards.entries import NONE, Entries
+from nucleiseg.shards.entry import Entry
+
+# Bumped where the same run would get other shards, or a plan is written otherwise.
+_VERSION = b"nucleiseg plan 2\n"
 
 
 @dataclass(frozen=True)
@@ -20,30 +29,14 @@ class ArchiveRef:
 
 
 @dataclass(frozen=True)
-class Entry:
-    """One row of the plan: a shard, or an input that cannot be read."""
+class DatasetShare:
+    """What a plan holds of one dataset."""
 
     archive: int
-    """Which of the plan's archives."""
-    shard: int | None = None
-    """Number of the shard, from 0; None for an unreadable input."""
-    dataset: str | None = None
-    start: int = 0
-    stop: int = 0
-    height: int = 0
-    width: int = 0
-    reason: str | None = None
-    """Why the input cannot be read; None for a shard."""
-
-    @property
-    def n_images(self) -> int:
-        """Images in the range."""
-        return self.stop - self.start
-
-    @property
-    def image_shape(self) -> tuple[int, int]:
-        """Height and width of each image."""
-        return self.height, self.width
+    dataset: str
+    n_images: int
+    n_shards: int
+    image_shape: tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -51,41 +44,82 @@ class Plan:
     """All archives and shards of a run, in the order of the table."""
 
     archives: tuple[ArchiveRef, ...]
-    entries: tuple[Entry, ...]
+    entries: Sequence[Entry]
+    """Kept as :class:`Entries`: columns, whatever sequence it was made from."""
     settings: dict[str, Any]
     """What else a partial table depends on: model, thresholds, compute settings."""
+    shard_pixels: int | None = None
+    """Pixels a shard, about, that were set or chosen; None: images a shard were set.
+    Not in the identity: the shards themselves are."""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.entries, Entries):
+            object.__setattr__(self, "entries", Entries.collect(self.entries))
 
     @cached_property
     def identity(self) -> str:
         """SHA-256 over everything; a partial table carries it."""
-        content = {
+        entries = self.columns
+        texts = {
             "archives": [asdict(archive) for archive in self.archives],
-            "entries": [list(asdict(entry).values()) for entry in self.entries],
+            "datasets": entries.datasets,
+            "reasons": entries.reasons,
             "settings": self.settings,
         }
-        return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+        digest = hashlib.sha256(_VERSION)
+        # JSON holds no line break: where the texts end and the rows begin is clear.
+        digest.update(json.dumps(texts).encode() + b"\n")
+        digest.update(np.ascontiguousarray(entries.rows).tobytes())
+        return digest.hexdigest()
+
+    @property
+    def columns(self) -> Entries:
+        """The entries, as what they are kept in."""
+        assert isinstance(self.entries, Entries)
+        return self.entries
 
     @cached_property
-    def shards(self) -> tuple[Entry, ...]:
+    def shards(self) -> Entries:
         """Entries that are work, by shard number."""
-        return tuple(entry for entry in self.entries if entry.shard is not None)
+        is_shard = self.columns.rows["shard"] != NONE
+        return self.columns if is_shard.all() else self.columns.select(is_shard)
 
     @property
     def unreadable(self) -> list[Entry]:
         """Inputs that cannot be read."""
-        return [entry for entry in self.entries if entry.shard is None]
+        return list(self.columns.select(self.columns.rows["shard"] == NONE))
 
     @property
     def n_images(self) -> int:
-        """Images in all shards."""
-        return sum(shard.n_images for shard in self.shards)
+        """Images in all shards; a large one once, however many blocks it has."""
+        return self.shards.n_images
 
     @property
     def datasets(self) -> list[tuple[int, str]]:
         """Archive number and key of each dataset, once each, in order."""
-        return list(
-            dict.fromkeys((shard.archive, str(shard.dataset)) for shard in self.shards)
-        )
+        return [(share.archive, share.dataset) for share in self.dataset_shares]
+
+    @cached_property
+    def dataset_shares(self) -> list[DatasetShare]:
+        """What the plan holds of each dataset, once each, in order."""
+        shards = self.shards
+        rows = shards.rows
+        keys = rows["archive"].astype(np.int64) * len(shards.datasets)
+        keys += rows["dataset"]
+        _, firsts, groups = np.unique(keys, return_index=True, return_inverse=True)
+        n_shards = np.bincount(groups, minlength=len(firsts))
+        n_images = np.zeros(len(firsts), dtype=np.int64)
+        np.add.at(n_images, groups, shards.n_new_images)
+        return [
+            DatasetShare(
+                int(rows["archive"][firsts[group]]),
+                shards.datasets[rows["dataset"][firsts[group]]],
+                int(n_images[group]),
+                int(n_shards[group]),
+                shards[int(firsts[group])].image_shape,
+            )
+            for group in np.argsort(firsts).tolist()
+        ]
 
     def describe(self, entry: Entry) -> str:
         """Name an entry as people do: `plate7.h5:/wells/A1/images[100:200]`."""
@@ -94,6 +128,8 @@ class Plan:
             return name
         if entry.shard is None:
             return f"{name}:{entry.dataset}"
+        if entry.block is not None:
+            return f"{name}:{entry.dataset}[{entry.start}] {entry.block}"
         return f"{name}:{entry.dataset}[{entry.start}:{entry.stop}]"
 
 

@@ -1,30 +1,28 @@
 """Making a plan from the headers of the archives."""
 
-import dataclasses
-import itertools
-import logging
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from nucleiseg.archives import (
-    DatasetInfo,
-    find_images,
-    find_unfit_images,
-    fingerprint,
-    split_name,
-    to_one_line,
-)
+import numpy as np
+
 from nucleiseg.bundle import BundleInfo
-from nucleiseg.config import Config, ShardsConfig
-from nucleiseg.errors import ArchiveError
-from nucleiseg.shards.plan import ArchiveRef, Entry, Plan
+from nucleiseg.config import Config
+from nucleiseg.shards.cutting import ShardSize, choose_pixels, cut
+from nucleiseg.shards.entries import NONE, Entries, Texts, make_rows
+from nucleiseg.shards.plan import Plan
+from nucleiseg.shards.survey import Item, survey
 
-logger = logging.getLogger(__name__)
 
-
-def make_plan(inputs: Sequence[str], config: Config, model: BundleInfo) -> Plan:
+def make_plan(
+    inputs: Sequence[str],
+    config: Config,
+    model: BundleInfo,
+    *,
+    n_workers: int = 1,
+    device: str = "auto",
+    shard_pixels: int | None = None,
+) -> Plan:
     """Plan a run from the headers of its archives.
 
     Parameters
@@ -34,6 +32,14 @@ def make_plan(inputs: Sequence[str], config: Config, model: BundleInfo) -> Plan:
     config : Config
         Completed by :func:`nucleiseg.bundle.resolve_for_counting`.
     model : BundleInfo
+    n_workers : int
+        Workers that are expected.
+    device : {"auto", "cpu", "gpu"}
+        What they are expected to compute on. Like their number it only matters where
+        neither `shards.images` nor `shards.pixels` is set.
+    shard_pixels : int or None
+        That of an earlier plan of this run, which is kept however many workers there
+        are now, unless a size is set.
 
     Returns
     -------
@@ -41,117 +47,39 @@ def make_plan(inputs: Sequence[str], config: Config, model: BundleInfo) -> Plan:
         An input that cannot be read is an entry with its reason; a dataset that is
         named twice is counted once.
     """
-    names = [split_name(text) for text in inputs]
-    # One archive, however its path is written; the first way of writing it is shown.
-    paths: dict[Path, Path] = {}
-    for path, _ in names:
-        paths.setdefault(path.resolve(), path.absolute())
-    numbers = {resolved: number for number, resolved in enumerate(paths)}
-    references = _refer(list(paths.values()))
-    entries: list[Entry] = []
-    seen: set[tuple[int, str | None]] = set()
-    for path, key in names:
-        number = numbers[path.resolve()]
-        found = _find(path, key)
-        if found.fingerprint is not None:
-            references[number] = dataclasses.replace(
-                references[number], fingerprint=found.fingerprint
-            )
-        for info in found.datasets:
-            if (number, info.key) in seen:
-                logger.warning(
-                    "%s:%s is named twice; it is counted once", path, info.key
-                )
-                continue
-            seen.add((number, info.key))
-            entries += _cut(info, number, config.shards)
-        for dataset, reason in found.failures:
-            if (number, dataset) not in seen:
-                seen.add((number, dataset))
-                entries.append(Entry(number, dataset=dataset, reason=reason))
-    return Plan(tuple(references), _number(entries), _settings(config, model))
-
-
-@dataclass(frozen=True)
-class _Found:
-    """What an input names."""
-
-    datasets: Sequence[DatasetInfo]
-    failures: Sequence[tuple[str | None, str]]
-    """Key, where there is one, and reason of what cannot be counted."""
-    fingerprint: str | None
-
-
-def _find(path: Path, key: str | None) -> _Found:
-    try:
-        datasets = find_images(path, key)
-        unfit = find_unfit_images(path, key)
-        # Its failure means the archive went away in between.
-        identity = fingerprint(path)
-    except ArchiveError as error:
-        return _Found([], [(key, error.reason)], None)
-    for info in datasets:
-        if info.n_images == 0:
-            logger.warning("%s:%s holds 0 images", path, info.key)
-    failures = [(info.key, str(info.problem)) for info in unfit]
-    return _Found(datasets, failures, identity)
-
-
-def _number(entries: Sequence[Entry]) -> tuple[Entry, ...]:
-    """Give the shards their numbers, in the order of the table."""
-    numbers = itertools.count()
-    return tuple(
-        entry
-        if entry.reason is not None
-        else dataclasses.replace(entry, shard=next(numbers))
-        for entry in entries
+    archives, items = survey(inputs)
+    pixels = config.shards.pixels or shard_pixels
+    if pixels is None:
+        n_pixels = sum(
+            item.info.n_images * math.prod(item.info.image_shape)
+            for item in items
+            if item.info is not None
+        )
+        pixels = choose_pixels(n_pixels, n_workers=n_workers, device=device)
+    size = ShardSize(config.shards.images, pixels)
+    return Plan(
+        tuple(archives),
+        _list_entries(items, size, config),
+        _settings(config, model),
+        None if config.shards.images else pixels,
     )
 
 
-def _refer(paths: Sequence[Path]) -> list[ArchiveRef]:
-    names = shortest_names(paths)
-    return [
-        # A name that no table can hold, with a newline or not UTF-8, is escaped.
-        ArchiveRef(str(path), to_one_line(name), None)
-        for path, name in zip(paths, names, strict=True)
-    ]
-
-
-def shortest_names(paths: Sequence[Path]) -> list[str]:
-    """Shortest suffix of each path that no other path ends with.
-
-    Examples
-    --------
-    >>> shortest_names([Path("/a/x.npz"), Path("/b/x.npz"), Path("/b/y.npz")])
-    ['a/x.npz', 'b/x.npz', 'y.npz']
-    """
-    names = []
-    for path in paths:
-        length = 1
-        while length < len(path.parts) and any(
-            other.parts[-length:] == path.parts[-length:]
-            for other in paths
-            if other != path
-        ):
-            length += 1
-        names.append(str(Path(*path.parts[-length:])))
-    return names
-
-
-def _cut(info: DatasetInfo, archive: int, settings: ShardsConfig) -> list[Entry]:
-    height, width = info.image_shape
-    size = settings.images or max(1, settings.pixels // (height * width))
-    return [
-        Entry(
-            archive,
-            dataset=info.key,
-            start=start,
-            stop=min(start + size, info.n_images),
-            height=height,
-            width=width,
-        )
-        for start in range(0, info.n_images, size)
-    ]
+def _list_entries(items: Sequence[Item], size: ShardSize, config: Config) -> Entries:
+    """Cut all datasets and number the shards, in the order of the table."""
+    datasets, reasons = Texts(), Texts()
+    pieces = [make_rows(0)]
+    for item in items:
+        rows = make_rows(1) if item.info is None else cut(item.info, size, config)
+        if len(rows):
+            rows["archive"] = item.archive
+            rows["dataset"] = datasets.place(item.dataset)
+            rows["reason"] = reasons.place(item.reason)
+        pieces.append(rows)
+    entries = np.concatenate(pieces)
+    is_shard = entries["reason"] == NONE
+    entries["shard"] = np.where(is_shard, np.cumsum(is_shard) - 1, NONE)
+    return Entries(entries, datasets.texts, reasons.texts)
 
 
 def _settings(config: Config, model: BundleInfo) -> dict[str, Any]:

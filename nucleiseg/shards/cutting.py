@@ -1,0 +1,111 @@
+"""Cutting one dataset into shards: ranges of images, or blocks of large ones."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nucleiseg.archives import DatasetInfo
+from nucleiseg.config import Config
+from nucleiseg.shards.entries import Rows, make_rows, split_rows
+from nucleiseg.tiling import Tiling
+
+# A shard on a GPU: one to three minutes at the 10 to 40 million pixels a second that
+# are expected of the larger network (64 base filters) on cards of the last years.
+_GPU_PIXELS = 2**31
+# A shard on a CPU: seconds to minutes at 0.1 to 10 million pixels a second.
+_CPU_PIXELS = 2**23
+# Below this, starting a shard (ledger, partial table, opening its archive) shows.
+_LEAST_PIXELS = 2**20
+# Shards a worker, at least, so that all of them end at about the same time.
+_SHARDS_PER_WORKER = 8
+# How much longer than wished a shard may get so that it holds a whole chunk.
+_MOST_GROWTH = 8
+
+
+@dataclass(frozen=True)
+class ShardSize:
+    """How large a shard is wished to be: in images, or else in pixels."""
+
+    images: int | None
+    pixels: int
+
+    def images_of(self, info: DatasetInfo) -> int:
+        """Images in each shard of a dataset but the last.
+
+        Where a chunk of an HDF5 dataset spans several images, shards begin and end
+        with chunks, so that no chunk is inflated for two of them; a chunk that is
+        longer than the wished shard makes it grow, up to eight times:
+
+            chunks   |-----|-----|-----|-----|-----|---|
+            wished   |.............|                        2 1/3 chunks
+            shards   |-----------|-----------|---------|    2 chunks
+        """
+        height, width = info.image_shape
+        wished = self.images or max(1, self.pixels // (height * width))
+        chunk = info.chunk_images
+        if wished >= chunk:
+            return wished // chunk * chunk
+        return chunk if chunk <= _MOST_GROWTH * wished else wished
+
+
+def choose_pixels(n_pixels: int, *, n_workers: int, device: str) -> int:
+    """Choose pixels a shard, where nobody has set them.
+
+    Parameters
+    ----------
+    n_pixels : int
+        Of all images of the run.
+    n_workers : int
+        That are expected; 0, none but this process, is as good as 1.
+    device : {"auto", "cpu", "gpu"}
+
+    Returns
+    -------
+    int
+        2**31 on a GPU, else 2**23, or less where workers would get fewer than eight
+        shards each, but no less than 2**20.
+    """
+    wished = _GPU_PIXELS if device == "gpu" else _CPU_PIXELS
+    share = n_pixels // (_SHARDS_PER_WORKER * max(1, n_workers))
+    return max(_LEAST_PIXELS, min(wished, share))
+
+
+def cut(info: DatasetInfo, size: ShardSize, config: Config) -> Rows:
+    """Cut a dataset into shards.
+
+    Returns
+    -------
+    (N,) ndarray of ROW
+        In the order of images and, within a large one, of its blocks; archive,
+        dataset and shard number are left to the caller.
+    """
+    corners = _find_blocks(info.image_shape, config)
+    is_large = len(corners) > 1
+    step = 1 if is_large else size.images_of(info)
+    starts = np.arange(0, info.n_images, step)
+    rows = make_rows(len(starts))
+    rows["start"] = starts
+    rows["stop"] = np.minimum(starts + step, info.n_images)
+    rows["height"], rows["width"] = info.image_shape
+    return split_rows(rows, corners) if is_large else rows
+
+
+def _find_blocks(image_shape: tuple[int, int], config: Config) -> NDArray[np.int64]:
+    """Corners of the blocks of an image, (N, 4); none where it is not too large."""
+    height, width = image_shape
+    max_pixels = config.shards.block_pixels
+    if max_pixels is None or height * width <= max_pixels:
+        return np.empty((0, 4), dtype=np.int64)
+    settings = config.inference
+    tiling = Tiling(
+        image_shape, tile_px=settings.tile_px, context_px=settings.context_px
+    )
+    cores = [block.core for block in tiling.blocks(max_pixels)]
+    return np.array(
+        [
+            (rows.start, columns.start, rows.stop, columns.stop)
+            for rows, columns in cores
+        ],
+        dtype=np.int64,
+    )
