@@ -1,4 +1,4 @@
-"""Measure: ``python -m jobs.benchmark {cluster,storm} ...``."""
+"""Measure: ``python -m jobs.benchmark {cluster,plan-merge,storm} ...``."""
 
 import argparse
 import importlib
@@ -9,6 +9,7 @@ import sys
 # `add_arguments(parser)` and `run(options)`, which returns the exit status.
 _BENCHMARKS = {
     "cluster": "what coordinating costs: shards that hold no work",
+    "plan-merge": "what a million images cost beside their pixels: plan, status, merge",
     "storm": "interrupt counts on a real SLURM at random, and compare their tables",
 }
 
@@ -24,7 +25,7 @@ def main(arguments: list[str] | None = None) -> int:
     for name, description in _BENCHMARKS.items():
         command = commands.add_parser(name, help=description, description=description)
         if name in arguments[:1]:
-            module = importlib.import_module(f"jobs.benchmark.{name}")
+            module = importlib.import_module(f"jobs.benchmark.{name.replace('-', '_')}")
             module.add_arguments(command)
     options = parser.parse_args(arguments)
     assert module is not None

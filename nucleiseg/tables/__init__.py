@@ -1,5 +1,6 @@
 """Partial tables, and the one table they are merged into."""
 
+from nucleiseg.tables.blocks import write_block_partial
 from nucleiseg.tables.merging import (
     TABLE,
     Merged,
@@ -8,13 +9,13 @@ from nucleiseg.tables.merging import (
     merge,
 )
 from nucleiseg.tables.partial import (
-    ImageRow,
-    find_missing,
     read_partial,
     read_rows,
     write_partial,
     write_rows,
 )
+from nucleiseg.tables.parts import find_done, find_missing
+from nucleiseg.tables.rows import ImageRow
 
 __all__ = [
     "TABLE",
@@ -22,10 +23,12 @@ __all__ = [
     "Merged",
     "TableFormat",
     "check_notebook_format",
+    "find_done",
     "find_missing",
     "merge",
     "read_partial",
     "read_rows",
+    "write_block_partial",
     "write_partial",
     "write_rows",
 ]

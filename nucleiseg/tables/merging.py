@@ -1,17 +1,23 @@
 """The one table that partial tables are merged into."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TextIO
+from typing import Any, Literal
 
 import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow.compute as pc
 
+from nucleiseg.config import InstancesConfig
 from nucleiseg.errors import RunError
 from nucleiseg.runs import CountRun, atomic_path
 from nucleiseg.shards import Entry, Plan
-from nucleiseg.tables.partial import QUALITY, read_partial
+from nucleiseg.tables.ahead import map_ahead
+from nucleiseg.tables.blocks import join_partials
+from nucleiseg.tables.output import regroup, write_csv, write_parquet
+from nucleiseg.tables.partial import read_partial
+from nucleiseg.tables.parts import refuse_surplus
+from nucleiseg.tables.rows import QUALITY, ROWS
 
 TableFormat = Literal["csv", "parquet", "notebook"]
 
@@ -45,7 +51,7 @@ class Merged:
     failures: list[str]
     """The first few failures, in words."""
     n_missing: int = 0
-    """Shards that are not in it; 0 unless an incomplete table was asked for."""
+    """Shards without a partial table; 0 unless an incomplete table was asked for."""
 
 
 def merge(
@@ -58,7 +64,7 @@ def merge(
 ) -> Merged:
     """Merge the partial tables of all shards, in the plan's order.
 
-    Memory does not grow with the number of images: tables are read one by one.
+    Memory does not grow with the number of images: a few tables are read ahead.
 
     Parameters
     ----------
@@ -68,7 +74,8 @@ def merge(
     compute : str or None
         Identity of the compute setting that all must have.
     incomplete : bool
-        Leave out shards that have no partial table yet; the table's name says so.
+        Leave out shards that have no partial table yet, and large images of which any
+        block has none; the table's name says so.
 
     Raises
     ------
@@ -77,25 +84,24 @@ def merge(
     """
     if table_format == "notebook":
         check_notebook_format(plan)
-    _refuse_surplus(run, plan)
+    refuse_surplus(run, plan)
     path = run.table(table_format, incomplete=incomplete)
-    counter = _Counter(plan)
-    tables = _tables(run, plan, compute, incomplete=incomplete)
-    groups = _regroup(counter.watch(tables))
+    reader = _PartReader(run, plan, compute, incomplete=incomplete)
+    counter = _Counter()
+    tables = map_ahead(reader.read, _group_blocks(plan.entries), size=_count_rows)
+    groups = counter.watch(regroup(counter.unpack(tables), TABLE, _GROUP_ROWS))
     with atomic_path(path) as temporary:
         if table_format == "parquet":
-            with pq.ParquetWriter(temporary, TABLE) as writer:
-                for group in groups:
-                    writer.write_table(group, row_group_size=_GROUP_ROWS)
+            write_parquet(temporary, groups, TABLE, _GROUP_ROWS)
         else:
-            _write_csv(temporary, groups, notebook=table_format == "notebook")
+            write_csv(temporary, groups, notebook=table_format == "notebook")
     return Merged(
         path,
-        counter.n_images,
+        counter.n_rows - counter.n_unreadable,
         counter.n_failed,
         counter.n_nuclei,
         counter.failures,
-        len(plan.shards) - counter.n_shards,
+        counter.n_missing,
     )
 
 
@@ -120,78 +126,129 @@ def check_notebook_format(plan: Plan) -> None:
         )
 
 
-def _refuse_surplus(run: CountRun, plan: Plan) -> None:
-    planned = {
-        run.part(shard.shard).name for shard in plan.shards if shard.shard is not None
-    }
-    for path in sorted(run.parts.glob("[!.]*")):
-        if path.name not in planned:
-            raise RunError(
-                f"{path} is no shard of the plan; move it away and run the same "
-                "command again"
-            )
+def _group_blocks(entries: Iterable[Entry]) -> Iterator[list[Entry]]:
+    """Entries one by one, but the blocks of one image together."""
+    group: list[Entry] = []
+    for entry in entries:
+        if group and (entry.block is None or entry.is_first_block):
+            yield group
+            group = []
+        group.append(entry)
+    if group:
+        yield group
 
 
-def _tables(
-    run: CountRun, plan: Plan, compute: str | None, *, incomplete: bool
-) -> Iterator[tuple[Entry, pa.Table]]:
-    for entry in plan.entries:
-        name = plan.archives[entry.archive].name
-        if entry.shard is None:
-            row = {
-                "archive": name,
-                "dataset": entry.dataset,
-                "status": "failed",
-                "reason": entry.reason,
-            }
-            yield entry, pa.Table.from_pylist([row], schema=TABLE)
-            continue
-        partial = read_partial(run, plan, entry, compute=compute)
-        if partial is None and incomplete:
-            continue
-        if partial is None:
+def _count_rows(group: Sequence[Entry]) -> int:
+    return sum(entry.n_images for entry in group)
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """Rows of the table, and what they stand for."""
+
+    table: pa.Table | None
+    """None where it is left out."""
+    n_unreadable: int = 0
+    n_missing: int = 0
+
+
+class _PartReader:
+    """Reads the rows of one shard, or of all blocks of one image."""
+
+    def __init__(
+        self, run: CountRun, plan: Plan, compute: str | None, *, incomplete: bool
+    ) -> None:
+        self._run = run
+        self._plan = plan
+        self._compute = compute
+        self._incomplete = incomplete
+
+    def read(self, group: Sequence[Entry]) -> _Piece:
+        first = group[0]
+        if first.shard is None:
+            return _Piece(self._complete(first, _list_unreadable(first)), 1)
+        partials = [self._read_partial(shard) for shard in group]
+        there = [partial for partial in partials if partial is not None]
+        if len(there) < len(group):
+            return _Piece(None, n_missing=len(group) - len(there))
+        rows = there[0] if first.block is None else self._join(group, there)
+        return _Piece(self._complete(first, rows))
+
+    def _join(self, blocks: Sequence[Entry], partials: Sequence[pa.Table]) -> pa.Table:
+        settings = InstancesConfig.model_validate(self._plan.settings["instances"])
+        try:
+            row = join_partials(blocks, partials, settings)
+        except ValueError as error:
+            numbers = [block.shard for block in blocks]
             raise RunError(
-                f"shard {entry.shard} ({plan.describe(entry)}) has no partial table "
-                f"{run.part(entry.shard)}; run the same command again to compute it"
+                f"blocks {self._plan.describe(blocks[0])} and following, shards "
+                f"{numbers[0]} to {numbers[-1]}, cannot be joined ({error}); delete "
+                f"their partial tables in {self._run.parts} and run the same command "
+                "again"
+            ) from error
+        return pa.Table.from_pylist([row.as_dict()], schema=ROWS)
+
+    def _read_partial(self, shard: Entry) -> pa.Table | None:
+        partial = read_partial(self._run, self._plan, shard, compute=self._compute)
+        if partial is None and not self._incomplete:
+            assert shard.shard is not None
+            raise RunError(
+                f"shard {shard.shard} ({self._plan.describe(shard)}) has no partial "
+                f"table {self._run.part(shard.shard)}; run the same command again to "
+                "compute it"
             )
-        constants = {"archive": name, "dataset": entry.dataset}
+        return partial
+
+    def _complete(self, entry: Entry, rows: pa.Table) -> pa.Table:
+        """Put the columns beside the rows that are the same for all of them."""
+        constants = {
+            "archive": self._plan.archives[entry.archive].name,
+            "dataset": entry.dataset,
+        }
         columns = [
-            pa.array([constants[field.name]] * partial.num_rows, field.type)
+            pa.repeat(pa.scalar(constants[field.name], field.type), rows.num_rows)
             if field.name in constants
-            else partial.column(field.name)
+            else rows.column(field.name)
             for field in TABLE
         ]
-        yield entry, pa.Table.from_arrays(columns, schema=TABLE)
+        return pa.Table.from_arrays(columns, schema=TABLE)
+
+
+def _list_unreadable(entry: Entry) -> pa.Table:
+    row = {"status": "failed", "reason": entry.reason}
+    return pa.Table.from_pylist([row], schema=ROWS)
 
 
 class _Counter:
-    """Sums up the tables that pass by."""
+    """Sums up what passes by."""
 
     _N_EXAMPLES = 5
 
-    def __init__(self, plan: Plan) -> None:
-        self._plan = plan
-        self.n_shards = 0
-        self.n_images = 0
+    def __init__(self) -> None:
+        self.n_rows = 0
+        self.n_unreadable = 0
+        self.n_missing = 0
         self.n_failed = 0
         self.n_nuclei = 0
         self.failures: list[str] = []
 
-    def watch(self, tables: Iterator[tuple[Entry, pa.Table]]) -> Iterator[pa.Table]:
-        for entry, table in tables:
-            if entry.shard is not None:
-                self.n_shards += 1
-                self.n_images += table.num_rows
-            self.n_nuclei += sum(n for n in table.column("count").to_pylist() if n)
-            for row in table.filter(_is_failed(table)).to_pylist():
-                self.n_failed += 1
-                if len(self.failures) < self._N_EXAMPLES:
-                    self.failures.append(_describe_failure(row))
-            yield table
+    def unpack(self, pieces: Iterator[_Piece]) -> Iterator[pa.Table]:
+        for piece in pieces:
+            self.n_unreadable += piece.n_unreadable
+            self.n_missing += piece.n_missing
+            if piece.table is not None:
+                yield piece.table
 
-
-def _is_failed(table: pa.Table) -> pa.Array:
-    return pa.array([value != "ok" for value in table.column("status").to_pylist()])
+    def watch(self, groups: Iterator[pa.Table]) -> Iterator[pa.Table]:
+        for group in groups:
+            failed = group.filter(pc.not_equal(group.column("status"), "ok"))
+            self.n_rows += group.num_rows
+            self.n_failed += failed.num_rows
+            self.n_nuclei += pc.sum(group.column("count")).as_py() or 0
+            n_more = self._N_EXAMPLES - len(self.failures)
+            examples = failed.slice(0, n_more).to_pylist()
+            self.failures += map(_describe_failure, examples)
+            yield group
 
 
 def _describe_failure(row: dict[str, Any]) -> str:
@@ -201,38 +258,3 @@ def _describe_failure(row: dict[str, Any]) -> str:
     if row["index"] is not None:
         name += f" image {row['index']}"
     return f"{name}: {row['reason']}"
-
-
-def _regroup(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
-    """Cut a stream of tables anew into groups of one size; at least one group."""
-    waiting: list[pa.Table] = []
-    n_waiting = 0
-    for table in tables:
-        waiting.append(table)
-        n_waiting += table.num_rows
-        while n_waiting >= _GROUP_ROWS:
-            joined = pa.concat_tables(waiting)
-            yield joined.slice(0, _GROUP_ROWS).combine_chunks()
-            waiting = [joined.slice(_GROUP_ROWS)]
-            n_waiting -= _GROUP_ROWS
-    yield pa.concat_tables([TABLE.empty_table(), *waiting]).combine_chunks()
-
-
-def _write_csv(path: Path, groups: Iterator[pa.Table], *, notebook: bool) -> None:
-    # N10: pandas, two columns, a byte order mark; elsewhere plain UTF-8.
-    encoding = "utf-8-sig" if notebook else "utf-8"
-    with path.open("w", encoding=encoding, newline="") as stream:
-        is_first = True
-        for group in groups:
-            if notebook:
-                group = group.select(["index", "count"])
-            _append_csv(stream, group, header=is_first)
-            is_first = False
-
-
-def _append_csv(stream: TextIO, group: pa.Table, *, header: bool) -> None:
-    import pandas as pd
-
-    # Nullable integers: an empty count must not turn the others into floats.
-    frame = group.to_pandas(types_mapper={pa.int64(): pd.Int64Dtype()}.get)
-    frame.to_csv(stream, header=header, index=False, lineterminator="\n")

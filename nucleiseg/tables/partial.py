@@ -1,65 +1,16 @@
 """Partial tables: one a shard, written beside their name and renamed."""
 
-import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from nucleiseg.errors import RunError
-from nucleiseg.instances import ImageSummary
-from nucleiseg.runs import CountRun, atomic_path
+from nucleiseg.runs import CountRun
 from nucleiseg.shards import Entry, Plan
-
-QUALITY = (
-    ("foreground_share", pa.float64()),
-    ("mean_area_px", pa.float64()),
-    ("border_count", pa.int64()),
-    ("saturated_share", pa.float64()),
-    ("confidence", pa.float64()),
-)
-"""Columns that say how far a count can be trusted."""
-
-_PARTIAL = pa.schema(
-    [
-        ("index", pa.int64()),
-        ("count", pa.int64()),
-        ("status", pa.string()),
-        ("reason", pa.string()),
-        *QUALITY,
-    ]
-)
-
-
-@dataclass(frozen=True)
-class ImageRow:
-    """Outcome of one image."""
-
-    index: int
-    """Position in its dataset."""
-    summary: ImageSummary | None
-    """None where the image failed."""
-    reason: str | None = None
-    """Why it failed."""
-
-    def as_dict(self) -> dict[str, Any]:
-        """Values by column of a partial table."""
-        values = asdict(self.summary) if self.summary else {}
-        status = "ok" if self.summary else "failed"
-        return {"index": self.index, "status": status, "reason": self.reason, **values}
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> "ImageRow":
-        """Make a row from the values of a partial table."""
-        if values["status"] != "ok":
-            return cls(values["index"], None, values["reason"])
-        names = ["count", *(name for name, _ in QUALITY)]
-        return cls(
-            values["index"], ImageSummary(**{name: values[name] for name in names})
-        )
+from nucleiseg.tables.blocks import BLOCK
+from nucleiseg.tables.rows import ROWS, ImageRow
+from nucleiseg.tables.sealed import read_sealed, write_sealed
 
 
 def write_partial(
@@ -72,12 +23,14 @@ def write_partial(
     run : CountRun
     plan : Plan
     shard : Entry
+        Of whole images; for a block see :func:`write_block_partial`.
     rows : sequence of ImageRow
         One an image, in order.
     compute : str
         Identity of the compute setting it was made with.
     """
     assert shard.shard is not None
+    assert shard.block is None
     write_rows(run.part(shard.shard), plan, shard, rows, compute=compute)
 
 
@@ -85,11 +38,8 @@ def write_rows(
     path: Path, plan: Plan, shard: Entry, rows: Sequence[ImageRow], *, compute: str
 ) -> None:
     """Write rows of a shard under any name, as :func:`write_partial` does."""
-    identity = {"plan": plan.identity, "shard": shard.shard, "compute": compute}
-    schema = _PARTIAL.with_metadata({"nucleiseg": json.dumps(identity)})
-    table = pa.Table.from_pylist([row.as_dict() for row in rows], schema=schema)
-    with atomic_path(path) as temporary:
-        pq.write_table(table, temporary)
+    table = pa.Table.from_pylist([row.as_dict() for row in rows], schema=ROWS)
+    write_sealed(path, table, plan, shard, compute=compute)
 
 
 def read_partial(
@@ -97,22 +47,25 @@ def read_partial(
 ) -> pa.Table | None:
     """Read a shard's partial table; None where there is none yet.
 
+    Returns
+    -------
+    Table or None
+        A row an image; of a block, one row with `status`, `reason` and its summary.
+
     Raises
     ------
     RunError
         The file is damaged, or belongs to another plan, shard or compute setting.
     """
     assert shard.shard is not None
-    path = run.part(shard.shard)
-    if not path.exists():
+    schema = ROWS if shard.block is None else BLOCK
+    sealed = read_sealed(run.part(shard.shard), schema)
+    if sealed is None:
         return None
-    table = _read_table(path, plan, shard, compute)
-    if table.column("index").to_pylist() != list(range(shard.start, shard.stop)):
-        raise RunError(
-            f"partial table {path} does not hold images {shard.start} to "
-            f"{shard.stop - 1}, each once; delete it and run the same command again"
-        )
-    return table
+    sealed.check_stamps(plan, shard, compute)
+    sealed.check_range(shard)
+    sealed.check_content()
+    return sealed.table
 
 
 def read_rows(
@@ -120,44 +73,21 @@ def read_rows(
 ) -> dict[int, ImageRow]:
     """Read rows of a shard from a file of any name, by position in their dataset.
 
+    A block has a row only where it failed: what it counted is no image's count.
+
     Raises
     ------
     RunError
-        The file is damaged, or belongs to another plan, shard or compute setting.
+        The file is missing or damaged, or belongs to another plan, shard or compute
+        setting.
     """
-    table = _read_table(path, plan, shard, compute)
-    return {row["index"]: ImageRow.from_dict(row) for row in table.to_pylist()}
-
-
-def _read_table(path: Path, plan: Plan, shard: Entry, compute: str | None) -> pa.Table:
-    try:
-        table = pq.read_table(path)
-        found = dict(json.loads(table.schema.metadata[b"nucleiseg"]))
-        table.column("index")
-    except (OSError, pa.ArrowException, KeyError, TypeError, ValueError) as error:
-        raise RunError(
-            f"partial table {path} is damaged ({' '.join(str(error).split())}); delete "
-            "it and run the same command again"
-        ) from error
-    expected = {"plan": plan.identity, "shard": shard.shard}
-    if compute is not None:
-        expected["compute"] = compute
-    for key, value in expected.items():
-        if found.get(key) != value:
-            raise RunError(
-                f"partial table {path} belongs to another {key} ({found.get(key)!r}, "
-                f"expected {value!r}); delete it and run the same command again"
-            )
-    return table
-
-
-def find_missing(run: CountRun, plan: Plan) -> list[Entry]:
-    """Find the shards without a partial table, by name alone.
-
-    Whether a table belongs to its shard is checked when it is merged.
-    """
-    return [
-        shard
-        for shard in plan.shards
-        if shard.shard is not None and not run.part(shard.shard).exists()
-    ]
+    sealed = read_sealed(path, ROWS, BLOCK)
+    if sealed is None:
+        raise RunError(f"partial table {path} is gone; run the same command again")
+    sealed.check_stamps(plan, shard, compute)
+    sealed.check_content()
+    return {
+        row["index"]: ImageRow.from_dict(row)
+        for row in sealed.table.to_pylist()
+        if sealed.table.schema.equals(ROWS) or row["status"] != "ok"
+    }

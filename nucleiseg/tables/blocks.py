@@ -1,0 +1,95 @@
+"""Partial tables of blocks, and the row of the image that they make up."""
+
+from collections.abc import Sequence
+
+import pyarrow as pa
+
+from nucleiseg.config import InstancesConfig
+from nucleiseg.instances import BlockSummary, join_blocks
+from nucleiseg.runs import CountRun
+from nucleiseg.shards import Entry, Plan
+from nucleiseg.tables.rows import ImageRow
+from nucleiseg.tables.sealed import write_sealed
+
+BLOCK = pa.schema(
+    [
+        ("index", pa.int64()),
+        ("status", pa.string()),
+        ("reason", pa.string()),
+        ("payload", pa.binary()),
+    ]
+)
+"""Columns of a block's partial table, which has one row: the position of its image,
+and the bytes of its summary."""
+
+
+def write_block_partial(
+    run: CountRun,
+    plan: Plan,
+    shard: Entry,
+    summary: bytes | None,
+    reason: str | None,
+    *,
+    compute: str,
+) -> None:
+    """Write the partial table of a block beside its name and rename it.
+
+    Parameters
+    ----------
+    run : CountRun
+    plan : Plan
+    shard : Entry
+        Of a block.
+    summary : bytes or None
+        Of :meth:`nucleiseg.instances.BlockSummary.to_bytes`; None where it failed.
+    reason : str or None
+        Why it failed.
+    compute : str
+        Identity of the compute setting it was made with.
+    """
+    assert shard.shard is not None
+    assert shard.block is not None
+    assert (summary is None) != (reason is None)
+    row = {
+        "index": shard.start,
+        "status": "ok" if reason is None else "failed",
+        "reason": reason,
+        "payload": summary,
+    }
+    table = pa.Table.from_pylist([row], schema=BLOCK)
+    write_sealed(run.part(shard.shard), table, plan, shard, compute=compute)
+
+
+def join_partials(
+    shards: Sequence[Entry], partials: Sequence[pa.Table], settings: InstancesConfig
+) -> ImageRow:
+    """Make the row of a large image of the partial tables of its blocks.
+
+    Parameters
+    ----------
+    shards : sequence of Entry
+        All blocks of the image, in order.
+    partials : sequence of Table
+        Of each of them.
+    settings : InstancesConfig
+        How nuclei were made of probabilities.
+
+    Returns
+    -------
+    ImageRow
+        Failed, for the first reason, where any block has failed.
+
+    Raises
+    ------
+    ValueError
+        The summaries do not fit together, or another version wrote them.
+    """
+    blocks = []
+    for shard, partial in zip(shards, partials, strict=True):
+        (row,) = partial.to_pylist()
+        if row["status"] != "ok":
+            return ImageRow(shard.start, None, row["reason"])
+        assert shard.block is not None
+        blocks.append((shard.block.core, BlockSummary.from_bytes(row["payload"])))
+    first = shards[0]
+    return ImageRow(first.start, join_blocks(blocks, first.image_shape, settings))

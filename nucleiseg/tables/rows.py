@@ -1,0 +1,57 @@
+"""One row an image: what a partial table and the merged one say of it."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from nucleiseg.instances import ImageSummary
+
+QUALITY = (
+    ("foreground_share", pa.float64()),
+    ("mean_area_px", pa.float64()),
+    ("border_count", pa.int64()),
+    ("saturated_share", pa.float64()),
+    ("confidence", pa.float64()),
+)
+"""Columns that say how far a count can be trusted."""
+
+ROWS = pa.schema(
+    [
+        ("index", pa.int64()),
+        ("count", pa.int64()),
+        ("status", pa.string()),
+        ("reason", pa.string()),
+        *QUALITY,
+    ]
+)
+"""Columns of a partial table of whole images."""
+
+
+@dataclass(frozen=True)
+class ImageRow:
+    """Outcome of one image."""
+
+    index: int
+    """Position in its dataset."""
+    summary: ImageSummary | None
+    """None where the image failed."""
+    reason: str | None = None
+    """Why it failed."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Values by column of a partial table."""
+        values = asdict(self.summary) if self.summary else {}
+        status = "ok" if self.summary else "failed"
+        return {"index": self.index, "status": status, "reason": self.reason, **values}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "ImageRow":
+        """Make a row from the values of a partial table."""
+        if values["status"] != "ok":
+            return cls(values["index"], None, values["reason"])
+        names = ["count", *(name for name, _ in QUALITY)]
+        return cls(
+            values["index"], ImageSummary(**{name: values[name] for name in names})
+        )
