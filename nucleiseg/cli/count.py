@@ -88,15 +88,12 @@ def _print_plan(prepared: Prepared) -> None:
         f"counting   {config.instances.method} above {config.instances.threshold}, "
         f"at least {config.instances.min_area_px} px"
     )
-    for archive, dataset in plan.datasets:
-        shards = [
-            s for s in plan.shards if (s.archive, s.dataset) == (archive, dataset)
-        ]
-        height, width = shards[0].image_shape
+    for share in plan.dataset_shares:
+        height, width = share.image_shape
         print(
-            f"dataset    {plan.archives[archive].name}:{dataset}  "
-            f"{sum(s.n_images for s in shards)} images of {height}x{width}, "
-            f"{len(shards)} shard{'s' * (len(shards) != 1)}"
+            f"dataset    {plan.archives[share.archive].name}:{share.dataset}  "
+            f"{share.n_images} images of {height}x{width}, "
+            f"{share.n_shards} shard{'s' * (share.n_shards != 1)}"
         )
     for entry in plan.unreadable:
         print(f"unreadable {plan.describe(entry)}: {entry.reason}")

@@ -5,12 +5,15 @@ import json
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
+from typing import Any
 
 from nucleiseg.cli.exit_status import DONE
 from nucleiseg.cli.site import quote
 from nucleiseg.monitoring import CountStatus, JobsStatus, TrainStatus, read_status
 
 _N_EXAMPLES = 5
+# Of the time that the network may wait and still be what the rest waits for.
+_WAITING_SHARE = 0.15
 
 _ADVICE = {
     "planned": "nothing was started; start it with the command that planned it",
@@ -59,6 +62,9 @@ def _describe_count(status: CountStatus) -> Iterator[tuple[str, str]]:
             "speed",
             f"{status.images_per_s:.1f} images/s, {_clock(status.eta_s)} left",
         )
+    if status.stages is not None:
+        yield "cost", _describe_cost(status.stages)
+        yield "", _describe_bottleneck(status.stages)
     if status.n_workers:
         yield "workers", f"{status.n_workers} with the coordinator"
     yield from _some("computing", status.running)
@@ -67,6 +73,27 @@ def _describe_count(status: CountStatus) -> Iterator[tuple[str, str]]:
         yield "error", status.error
     if status.table:
         yield "table", status.table
+
+
+def _describe_cost(stages: dict[str, Any]) -> str:
+    parts = (f"{name} {ms:.2f}" for name, ms in stages["core_ms"].items())
+    return f"core milliseconds an image: {', '.join(parts)}"
+
+
+def _describe_bottleneck(stages: dict[str, Any]) -> str:
+    """Say which stage the others wait for."""
+    share = stages["network_waited_s"] / stages["wall_s"] if stages["wall_s"] else 0.0
+    if share < _WAITING_SHARE:
+        return (
+            f"the network is the bottleneck: it waited {100 * share:.0f} % of the time"
+        )
+    core_ms = stages["core_ms"]
+    slower = max(("read", "normalise"), key=lambda name: float(core_ms[name]))
+    doing = {"read": "reading the archives", "normalise": "normalising the images"}
+    return (
+        f"{doing[slower]} is the bottleneck: the network waited {100 * share:.0f} % of "
+        "the time"
+    )
 
 
 def _describe_training(status: TrainStatus) -> Iterator[tuple[str, str]]:

@@ -2,16 +2,21 @@
 
 import os
 import socket
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from nucleiseg.attempts import Attempts
 from nucleiseg.cluster import is_cancelled
 from nucleiseg.errors import RunError
 from nucleiseg.monitoring.jobs import JobsStatus, read_jobs_status
 from nucleiseg.runs import CountRun, read_json
-from nucleiseg.shards import Plan, read_plan
+from nucleiseg.shards import Entries, Plan, read_plan
+from nucleiseg.tables import find_done
 
 # A count in place writes its progress after each shard, which may take minutes.
 _SILENT_S = 900.0
@@ -47,6 +52,9 @@ class CountStatus:
     """Why the run ended before its time."""
     table: str | None
     """The table, where it is there and complete."""
+    stages: dict[str, Any] | None
+    """Where the workers' time went, see :class:`nucleiseg.inference.StageTimes`; None
+    before the first shard."""
     jobs: JobsStatus
 
 
@@ -69,12 +77,13 @@ def read_count_status(root: Path, *, now_s: float) -> CountStatus:
     plan = read_plan(run.plan)
     progress = read_json(run.jobs.progress) if run.jobs.progress.exists() else {}
     jobs = read_jobs_status(run.jobs, now_s=now_s)
-    done = _numbers(run.parts, ".parquet")
-    sizes = [shard.n_images for shard in plan.shards]
-    n_images_done = sum(sizes[number] for number in done if number < len(sizes))
-    failed = _numbers(run.failures, ".json") & done
+    is_done = find_done(run, plan)
+    done = set(np.flatnonzero(is_done).tolist())
+    n_images = plan.n_images
+    n_images_done = _count_whole_images(plan.shards, is_done)
+    failed = sorted(_list_notes(run.failures) & done)
     state = _state(run, progress, jobs, now_s)
-    if state == "finished" and len(done) < len(sizes):
+    if state == "finished" and len(done) < len(plan.shards):
         state = "incomplete"  # somebody took partial tables away
     is_moving = state in ("running", "stopped")
     rate = float(progress.get("images_per_s", 0)) if is_moving else 0.0
@@ -92,33 +101,57 @@ def read_count_status(root: Path, *, now_s: float) -> CountStatus:
         n_done=len(done),
         n_running=len(running),
         n_with_failures=len(failed),
-        n_images=sum(sizes),
+        n_images=n_images,
         n_images_done=n_images_done,
-        n_images_failed=sum(_n_failed(run, number) for number in failed),
+        n_images_failed=_count_failed_images(run, plan.shards, failed),
         n_unreadable=len(plan.unreadable),
         n_workers=int(progress.get("n_workers", 0)) if is_moving else 0,
         images_per_s=rate or None,
-        eta_s=(sum(sizes) - n_images_done) / rate if rate else None,
+        eta_s=(n_images - n_images_done) / rate if rate else None,
         running=running,
         troubled=_describe_troubled(run, plan, attempts, done),
         error=progress.get("error"),
         table=str(table) if table else None,
+        stages=_find_stages(progress),
         jobs=jobs,
     )
 
 
-def _numbers(folder: Path, suffix: str) -> set[int]:
-    """Shard numbers of a folder's files: one listing, no file opened."""
+def _find_stages(progress: dict[str, Any]) -> dict[str, Any] | None:
+    stages: dict[str, Any] | None = progress.get("stages")
+    return stages if stages and stages["n_images"] else None
+
+
+def _count_whole_images(shards: Entries, is_done: NDArray[np.bool_]) -> int:
+    """Count images of finished shards; a large one when all its blocks are."""
+    # A block belongs to the image that the last first block before it began.
+    n_new = shards.n_new_images
+    starts = np.flatnonzero(n_new)
+    if not len(starts):
+        return 0
+    is_whole = np.logical_and.reduceat(is_done, starts)
+    return int(n_new[starts][is_whole].sum())
+
+
+def _list_notes(folder: Path) -> set[int]:
+    """Numbers of shards with a note on failures: one listing, no file opened."""
     if not folder.is_dir():
         return set()
     names = [entry.name.partition(".") for entry in os.scandir(folder)]
-    return {
-        int(stem) for stem, _, end in names if stem.isdecimal() and end == suffix[1:]
-    }
+    return {int(stem) for stem, _, end in names if stem.isdecimal() and end == "json"}
 
 
-def _n_failed(run: CountRun, number: int) -> int:
-    return int(read_json(run.failure(number))["n_failed"])
+def _count_failed_images(run: CountRun, shards: Entries, failed: Sequence[int]) -> int:
+    """Sum up notes on failures; a large image fails once, whatever its blocks."""
+    n_failed = 0
+    large = set()
+    for number in failed:
+        shard = shards[number]
+        if shard.block is not None:
+            large.add((shard.archive, shard.dataset, shard.start))
+        else:
+            n_failed += int(read_json(run.failure(number))["n_failed"])
+    return n_failed + len(large)
 
 
 def _state(
