@@ -116,14 +116,14 @@ KILLER = """\
 import os, signal
 import cv2
 
-original = cv2.connectedComponentsWithStats
+original = cv2.connectedComponents
 
 def deadly(mask, *arguments, **options):
     if mask.shape == (48, 80):
         os.kill(os.getpid(), signal.SIGKILL)
     return original(mask, *arguments, **options)
 
-cv2.connectedComponentsWithStats = deadly
+cv2.connectedComponents = deadly
 """
 
 
