@@ -327,18 +327,6 @@ def test_streaming_holds_no_member(tmp_path):
         tracemalloc.stop()
 
 
-def test_chunks_of_many_images_are_inflated_once(tmp_path):
-    """A cache for the layer of chunks: 256 reads of one image cost few inflations."""
-    path = tmp_path / "a.h5"
-    X = draw("uint16", (256, 96, 96))
-    with h5py.File(path, "w") as file:
-        file.create_dataset("X", data=X, chunks=(256, 96, 96), compression="gzip")
-    with archives.open_reader(path, "X") as reader:
-        assert reader._dataset.id.get_access_plist().get_chunk_cache()[1] >= X.nbytes
-        for i in range(256):
-            np.testing.assert_array_equal(reader.read(i, i + 1)[0], X[i])
-
-
 # --- choosing ------------------------------------------------------------------
 
 

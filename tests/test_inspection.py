@@ -4,7 +4,8 @@ import h5py
 import numpy as np
 import pytest
 
-from nucleiseg.archives import list_datasets
+from nucleiseg.archives import chunks, list_datasets
+from nucleiseg.cli import main
 from nucleiseg.errors import ArchiveError, ConfigError
 from nucleiseg.inspection import draw_examples, inspect_archive
 
@@ -174,3 +175,16 @@ def test_an_index_beyond_all_datasets_is_refused(tmp_path, index):
 def test_at_most_eight_datasets_are_drawn(tmp_path):
     path = save(tmp_path / "a.npz", **{f"A{number}": IMAGES for number in range(10)})
     assert len(draw(path, tmp_path / "p")) == 8
+
+
+def test_chunks_that_fit_badly_are_a_note_and_no_failure(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(chunks, "MAX_KEPT_BYTES", 10 * 16 * 16)
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        X = np.ones((100, 16, 16), "uint8")
+        file.create_dataset("X", data=X, chunks=(50, 16, 16), compression="gzip")
+    assert main(["inspect", str(path), "--no-pictures"]) == 0
+    assert (
+        "/X: slow to read: one chunk spans 50 images: 0 MB are inflated for each 10 "
+        "images read; repack with h5repack -l X:CHUNK=100x16x16"
+    ) in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""Measure: ``python -m jobs.benchmark {cluster,plan-merge,storm} ...``."""
+"""Measure: ``python -m jobs.benchmark {cluster,plan-merge,read,storm} ...``."""
 
 import argparse
 import importlib
@@ -9,6 +9,7 @@ import sys
 # `add_arguments(parser)` and `run(options)`, which returns the exit status.
 _BENCHMARKS = {
     "cluster": "what coordinating costs: shards that hold no work",
+    "read": "how fast archives are read, whole, indexed and in pieces",
     "plan-merge": "what a million images cost beside their pixels: plan, status, merge",
     "storm": "interrupt counts on a real SLURM at random, and compare their tables",
 }

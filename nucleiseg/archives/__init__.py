@@ -16,18 +16,23 @@ from nucleiseg.archives.access import (
 from nucleiseg.archives.datasets import DatasetInfo
 from nucleiseg.archives.failures import to_one_line
 from nucleiseg.archives.identity import fingerprint
+from nucleiseg.archives.index import MemberNote, needs_pass, pass_member, read_note
 from nucleiseg.archives.reader import Reader
 from nucleiseg.archives.selection import split_name
 
 __all__ = [
     "DatasetInfo",
+    "MemberNote",
     "Reader",
     "find_images",
     "find_labels",
     "find_unfit_images",
     "fingerprint",
     "list_datasets",
+    "needs_pass",
     "open_reader",
+    "pass_member",
+    "read_note",
     "split_name",
     "to_one_line",
 ]

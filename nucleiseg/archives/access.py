@@ -6,8 +6,9 @@ import os
 from typing import TYPE_CHECKING
 
 from nucleiseg.archives import hdf5, npz
-from nucleiseg.archives.failures import make_error
+from nucleiseg.archives.failures import DAMAGED_REMEDY, make_error
 from nucleiseg.archives.files import Kind, recognise
+from nucleiseg.archives.index import find_points, read_note
 from nucleiseg.archives.selection import (
     choose_datasets,
     explain_no_match,
@@ -15,6 +16,8 @@ from nucleiseg.archives.selection import (
 )
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from nucleiseg.archives.datasets import DatasetInfo
     from nucleiseg.archives.reader import Reader
 
@@ -114,7 +117,12 @@ def find_labels(path: str | os.PathLike[str], key: str | None) -> list[DatasetIn
     )
 
 
-def open_reader(path: str | os.PathLike[str], key: str) -> Reader:
+def open_reader(
+    path: str | os.PathLike[str],
+    key: str,
+    *,
+    index: tuple[Path, str] | None = None,
+) -> Reader:
     """Open one dataset of images or labels for reading.
 
     Parameters
@@ -123,6 +131,11 @@ def open_reader(path: str | os.PathLike[str], key: str) -> Reader:
         The archive.
     key : str
         The dataset's key, no glob; a leading slash is optional.
+    index : (folder, fingerprint), optional
+        Where `pass_member` noted what it found, and of which archive. A deflated npz
+        member is then inflated only where it is read, and a damaged member is refused
+        at once. Without it such a member is inflated from its start: fast forwards
+        only. HDF5 needs none.
 
     Returns
     -------
@@ -132,14 +145,39 @@ def open_reader(path: str | os.PathLike[str], key: str) -> Reader:
     Raises
     ------
     ArchiveError
-        Where there is no such dataset or its values cannot be read as 2-D images.
+        Where there is no such dataset, its values cannot be read as 2-D images, or
+        the pass over it found damage.
+    RunError
+        Where note or seek points are damaged.
+    ValueError
+        Where an index is given, but `pass_member` was never called for it.
     """
     name = os.fspath(path)
-    open_dataset = npz.open_member if recognise(path) is Kind.NPZ else hdf5.open_dataset
-    reader = open_dataset(name, key)
+    if recognise(path) is Kind.HDF5:
+        reader = hdf5.open_dataset(name, key)
+    else:
+        reader = npz.open_member(
+            name, key, find_points=lambda known: _find_points(name, known, index)
+        )
     if reader is None:
         raise make_error(name, explain_no_match(list_datasets(path), key))
     if reader.info.label_problem:
         reader.close()
         raise make_error(f"{name}:{reader.info.key}", reader.info.label_problem)
     return reader
+
+
+def _find_points(name: str, key: str, index: tuple[Path, str] | None) -> Path | None:
+    """Find the seek points of an npz member, if there are any, or refuse it."""
+    if index is None:
+        return None
+    folder, fingerprint = index
+    note = read_note(folder, fingerprint, key)
+    if note is None:
+        # Not an ArchiveError: no input is at fault, and it must not become a row.
+        raise ValueError(
+            f"{name}:{key} has no note in {folder}; call pass_member for it before"
+        )
+    if note.damage is not None:
+        raise make_error(f"{name}:{key}", f"{note.damage}; {DAMAGED_REMEDY}")
+    return find_points(folder, fingerprint, key) if note.has_points else None

@@ -40,6 +40,9 @@ class DatasetInfo:
     chunk_images: int = 1
     """Images of a stack that one HDF5 chunk spans; 1 for every other storage."""
 
+    access_problem: str | None = None
+    """What reading costs where chunks fit it badly, and the remedy; it can be read."""
+
     @property
     def is_stack(self) -> bool:
         """Whether it holds images along a first axis; else it is one image."""
@@ -102,12 +105,10 @@ def describe_dataset(
     *,
     storage: str,
     unreadable: str | None,
-    chunks: tuple[int, ...] | None = None,
+    chunk_images: int = 1,
+    access_problem: str | None = None,
 ) -> DatasetInfo:
-    """Describe a dataset whose header was read; see `DatasetInfo` for the fields.
-
-    `chunks` is the shape of an HDF5 dataset's chunks, None where it has none.
-    """
+    """Describe a dataset whose header was read; see `DatasetInfo` for the fields."""
     problem = unreadable or find_image_problem(shape, dtype)
     if dtype.hasobject or dtype.names is not None or dtype.subdtype is not None:
         unreadable = problem
@@ -120,7 +121,8 @@ def describe_dataset(
         storage,
         problem,
         unreadable,
-        chunk_images=chunks[0] if chunks and is_stack_shape(shape) else 1,
+        chunk_images=chunk_images,
+        access_problem=access_problem,
     )
 
 

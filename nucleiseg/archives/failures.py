@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import lzma
 import re
+import struct
+import tokenize
+import zipfile
+import zlib
 
 from nucleiseg.errors import ArchiveError
 
@@ -11,6 +16,35 @@ INCOMPLETE_REMEDY = (
     "it is truncated or still being written: wait, or copy it again from its source"
 )
 _MAX_REASON_CHARS = 160
+
+ZIP_FAILURES: tuple[type[Exception], ...] = (
+    zipfile.BadZipFile,
+    zipfile.LargeZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    struct.error,
+    EOFError,
+    OSError,
+    # Encryption, a compression that zipfile lacks, a header nested too deep.
+    RuntimeError,
+    # Everything else that a damaged .npy header leads to.
+    ValueError,
+    TypeError,
+    SyntaxError,
+    OverflowError,
+    tokenize.TokenError,
+)
+"""What a damaged npz leads to in the libraries below."""
+
+HDF5_FAILURES: tuple[type[Exception], ...] = (
+    OSError,
+    KeyError,
+    RuntimeError,
+    ValueError,
+    TypeError,
+    OverflowError,
+)
+"""What a damaged HDF5 file leads to in h5py."""
 
 
 def make_error(name: str, clause: str) -> ArchiveError:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
 import os
-from typing import Any
+from typing import TYPE_CHECKING
 
 import h5py
-import numpy as np
 
 from nucleiseg.archives.datasets import (
     DatasetInfo,
@@ -16,16 +14,15 @@ from nucleiseg.archives.datasets import (
 )
 from nucleiseg.archives.failures import (
     DAMAGED_REMEDY,
+    HDF5_FAILURES,
     INCOMPLETE_REMEDY,
     give_reason,
     make_error,
 )
-from nucleiseg.archives.reader import Reader
+from nucleiseg.archives.hdf5_reader import Hdf5Reader, get_layout
 
-# Chunks that span many images would be inflated again for each batch of a few.
-# The layer of chunks that a batch touches is kept, up to this size: h5py's own
-# choice of chunks for 100,000 images of 256x256 uint8 makes layers of 100 MB.
-_MAX_CHUNK_CACHE_BYTES = 256 << 20
+if TYPE_CHECKING:
+    from nucleiseg.archives.reader import Reader
 
 _FILTER_NAMES = {
     1: "gzip",
@@ -49,15 +46,6 @@ _FILTER_NAMES = {
     32028: "sperr",
 }
 
-_FAILURES: tuple[type[Exception], ...] = (
-    OSError,
-    KeyError,
-    RuntimeError,
-    ValueError,
-    TypeError,
-    OverflowError,
-)
-
 
 def list_datasets(name: str) -> list[DatasetInfo]:
     """List the datasets of an HDF5 file in name order, without following links."""
@@ -65,7 +53,7 @@ def list_datasets(name: str) -> list[DatasetInfo]:
         names: list[str | bytes] = []
         try:
             file.visit(names.append)
-        except _FAILURES as error:
+        except HDF5_FAILURES as error:
             raise make_error(
                 name,
                 f"its groups cannot be read ({give_reason(error)}); {DAMAGED_REMEDY}",
@@ -86,8 +74,8 @@ def open_dataset(name: str, key: str) -> Reader | None:
             return None
         if info.unreadable:
             raise make_error(f"{name}:{key}", info.unreadable)
-        return _Hdf5Reader(name, info, file)
-    except _FAILURES as error:
+        return Hdf5Reader(name, info, file, get_layout(file[key]))
+    except HDF5_FAILURES as error:
         file.close()
         raise make_error(
             f"{name}:{key}",
@@ -107,7 +95,7 @@ def _open_file(name: str) -> h5py.File:
     is_set_by_site = "HDF5_USE_FILE_LOCKING" in os.environ
     try:
         return h5py.File(name, "r", locking=None if is_set_by_site else False)
-    except _FAILURES as error:
+    except HDF5_FAILURES as error:
         reason = give_reason(error)
         if "truncated" in reason:
             raise make_error(
@@ -142,8 +130,8 @@ def _describe(file: h5py.File, key: str) -> DatasetInfo | None:
         storage, unreadable = _describe_storage(dataset)
         shape = dataset.shape
         dtype = dataset.dtype
-        chunks = dataset.chunks
-    except _FAILURES as error:
+        layout = get_layout(dataset)
+    except HDF5_FAILURES as error:
         clause = f"cannot be read ({give_reason(error)}); {DAMAGED_REMEDY}"
         if isinstance(error, UnicodeError):
             clause = "has a name that is not UTF-8: rename it, e.g. with h5py"
@@ -162,7 +150,8 @@ def _describe(file: h5py.File, key: str) -> DatasetInfo | None:
         dtype,
         storage=storage,
         unreadable=unreadable,
-        chunks=chunks,
+        chunk_images=layout.layer_images if layout else 1,
+        access_problem=layout.find_problem(key) if layout else None,
     )
 
 
@@ -200,45 +189,3 @@ def _get_layout(dataset: h5py.Dataset, layout: int) -> str:
         h5py.h5d.VIRTUAL: "virtual",
     }
     return names.get(layout, f"layout {layout}")
-
-
-def _open_with_cache(file: h5py.File, key: str) -> h5py.Dataset:
-    """Open a dataset with a cache for one layer of its chunks along axis 0."""
-    dataset = file[key]
-    chunks, shape = dataset.chunks, dataset.shape
-    if chunks is None or len(shape) < 3 or chunks[0] == 1:
-        return dataset
-    n_chunks = math.prod(-(-s // c) for s, c in zip(shape[1:], chunks[1:], strict=True))
-    layer_bytes = n_chunks * math.prod(chunks) * dataset.dtype.itemsize
-    access = h5py.h5p.create(h5py.h5p.DATASET_ACCESS)
-    # 0.75 is HDF5's own default for what goes first; a batch may end in mid-chunk.
-    access.set_chunk_cache(
-        10 * n_chunks + 521, min(layer_bytes, _MAX_CHUNK_CACHE_BYTES), 0.75
-    )
-    # HDF5 ignores the cache of a dataset that is open already.
-    del dataset
-    return h5py.Dataset(h5py.h5d.open(file.id, key.encode(), access))
-
-
-class _Hdf5Reader(Reader):
-    """Reads slices of a dataset, straight into the array that is handed out."""
-
-    _failures = _FAILURES
-
-    def __init__(self, name: str, info: DatasetInfo, file: h5py.File) -> None:
-        super().__init__(name, info)
-        self._file = file
-        self._dataset = _open_with_cache(file, info.key)
-
-    def _read_block(self, start: int, stop: int) -> np.ndarray[Any, Any]:
-        stored = self.info.shape
-        if not self.info.is_stack:
-            values = np.empty(stored, dtype=self.info.dtype)
-            self._dataset.read_direct(values)
-            return values
-        values = np.empty((stop - start, *stored[1:]), dtype=self.info.dtype)
-        self._dataset.read_direct(values, source_sel=np.s_[start:stop])
-        return values
-
-    def _release(self) -> None:
-        self._file.close()

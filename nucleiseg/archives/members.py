@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import struct
+import os
 from typing import IO, TYPE_CHECKING
+
+from nucleiseg.archives.gzip_view import find_data
 
 if TYPE_CHECKING:
     import zipfile
 
 _PIECE_BYTES = 1 << 20
-_LOCAL_HEADER = struct.Struct("<4s22xHH")
 
 
 class StreamedMember:
@@ -75,7 +76,7 @@ class StoredMember:
     """A member without compression: read in place.
 
     Not mapped: a map of a file that somebody truncates kills the process instead
-    of raising. Its CRC is not compared: only who reads all of it in order could, and
+    of raising. Its CRC is not compared: only the pass over the whole member can, and
     what is found damaged must not depend on how the work was divided.
     """
 
@@ -84,11 +85,7 @@ class StoredMember:
     ) -> None:
         self._file = open(name, "rb")
         try:
-            self._file.seek(member.header_offset)
-            local_header = self._file.read(30)
-            # The zip directory's copy of the extra field may have another length.
-            _, name_bytes, extra_bytes = _LOCAL_HEADER.unpack(local_header)
-            self._offset = member.header_offset + 30 + name_bytes + extra_bytes
+            self._offset = find_data(self._file.fileno(), member)
             self.read_into(0, memoryview(bytearray(n_header_bytes)))
         except BaseException:
             self._file.close()
@@ -96,13 +93,13 @@ class StoredMember:
 
     def read_into(self, start: int, target: memoryview) -> None:
         """Fill `target` with the member's bytes from `start` on."""
-        self._file.seek(self._offset + start)
-        n_read = 0
-        while n_read < len(target):
-            n_more = self._file.readinto(target[n_read:])
-            if not n_more:
+        start += self._offset
+        while target:
+            n_read = os.preadv(self._file.fileno(), [target], start)
+            if not n_read:
                 raise EOFError
-            n_read += n_more
+            target = target[n_read:]
+            start += n_read
 
     def close(self) -> None:
         """Close the file."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ import numpy as np
 from nucleiseg.archives.failures import DAMAGED_REMEDY, give_reason, make_error
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from types import TracebackType
     from typing import Self
 
@@ -19,8 +21,8 @@ if TYPE_CHECKING:
 class Reader(ABC):
     """Reads ranges of images of one dataset; a context manager.
 
-    One reader serves one thread: open another for a second one. Reading forwards
-    is the fast direction.
+    One reader serves one thread at a time: open another for a second one. Reading
+    forwards is the fast direction.
     """
 
     info: DatasetInfo
@@ -54,31 +56,82 @@ class Reader(ABC):
         ArchiveError
             Where the archive is damaged, naming dataset and range.
         """
-        if self._is_closed:
-            raise ValueError(f"{self._name} is closed; open another reader")
-        n_images = self.info.n_images
-        if not 0 <= start <= stop <= n_images:
-            raise ValueError(
-                f"{self._name} has {n_images} images; "
-                f"[{start}, {stop}) is no range of them"
-            )
+        self._check_range(start, stop, self.info.n_images, "images")
         shape = (stop - start, *self.info.image_shape)
         if start == stop:
             return np.empty(shape, dtype=self.info.dtype)
-        try:
+        last = stop - 1
+        images = f"image {start}" if start == last else f"images {start} to {last}"
+        with self._name_failures(images):
             block = self._read_block(start, stop)
+        return block.reshape(shape)
+
+    def read_region(
+        self, image: int, rows: tuple[int, int], columns: tuple[int, int]
+    ) -> np.ndarray[Any, Any]:
+        """Read part of one image, with memory in proportion to the part.
+
+        Whatever is compressed is inflated in the pieces it was compressed in: regions
+        in the order of rows, as wide as the image, are the fast way.
+
+        Parameters
+        ----------
+        image : int
+            0 <= image < `info.n_images`.
+        rows, columns : (start, stop)
+            Within `info.image_shape`.
+
+        Returns
+        -------
+        (rows, columns) ndarray of `info.dtype`
+            C-contiguous, in native byte order, values as stored; the caller's own.
+
+        Raises
+        ------
+        ValueError
+            For what lies outside the dataset, or after `close`.
+        ArchiveError
+            Where the archive is damaged, naming dataset and image.
+        """
+        height, width = self.info.image_shape
+        self._check_range(image, image + 1, self.info.n_images, "images")
+        self._check_range(*rows, height, "rows")
+        self._check_range(*columns, width, "columns")
+        shape = (rows[1] - rows[0], columns[1] - columns[0])
+        if 0 in shape:
+            return np.empty(shape, dtype=self.info.dtype)
+        with self._name_failures(f"image {image}"):
+            region = self._read_region(image, rows, columns)
+        return region.reshape(shape)
+
+    def _check_range(self, start: int, stop: int, n_most: int, things: str) -> None:
+        if self._is_closed:
+            raise ValueError(f"{self._name} is closed; open another reader")
+        if not 0 <= start <= stop <= n_most:
+            raise ValueError(
+                f"{self._name} has {n_most} {things}; "
+                f"[{start}, {stop}) is no range of them"
+            )
+
+    @contextlib.contextmanager
+    def _name_failures(self, images: str) -> Iterator[None]:
+        try:
+            yield
         except self._failures as error:
-            last = stop - 1
-            images = f"image {start}" if start == last else f"images {start} to {last}"
             raise make_error(
                 self._name,
                 f"{images} cannot be read ({give_reason(error)}); {DAMAGED_REMEDY}",
             ) from error
-        return block.reshape(shape)
 
     @abstractmethod
     def _read_block(self, start: int, stop: int) -> np.ndarray[Any, Any]:
         """Read a range of at least one image: as `read`, with any channel axis."""
+
+    @abstractmethod
+    def _read_region(
+        self, image: int, rows: tuple[int, int], columns: tuple[int, int]
+    ) -> np.ndarray[Any, Any]:
+        """Read a part of at least one pixel: as `read_region`, with any axes of 1."""
 
     def close(self) -> None:
         """Close the archive; a second time does nothing."""

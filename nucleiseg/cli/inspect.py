@@ -62,6 +62,8 @@ def _print_facts(path: Path, facts: list[DatasetFacts]) -> None:
     for fact in facts:
         if fact.problem:
             print(f"  {fact.info.key}: {fact.problem}")
+        if fact.info.access_problem:
+            print(f"  {fact.info.key}: slow to read: {fact.info.access_problem}")
         if fact.n_looked_at and fact.n_looked_at < fact.info.n_images:
             print(
                 f"  {fact.info.key}: range of the first {fact.n_looked_at:,} images; "
