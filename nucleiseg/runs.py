@@ -67,6 +67,11 @@ class CountRun:
         return self.failures / f"{shard:06d}.json"
 
     @property
+    def ranges(self) -> Path:
+        """Folder of the ranges of large images, by what they were found in."""
+        return self.root / "ranges"
+
+    @property
     def attempts(self) -> Path:
         """Folder of who computes which shard, and of what killed a worker."""
         return self.root / "attempts"

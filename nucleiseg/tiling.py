@@ -185,6 +185,29 @@ class Tiling:
             for left in range(0, len(columns), n_columns)
         )
 
+    def block_of(self, core: tuple[slice, slice]) -> Block:
+        """Find the block with a core, as :meth:`blocks` made it.
+
+        Raises
+        ------
+        ValueError
+            No tiles give exactly these rows and columns.
+        """
+        chosen = [
+            [
+                cut
+                for cut in cuts
+                if side.start <= cut[1].start and min(cut[1].stop, length) <= side.stop
+            ]
+            for cuts, side, length in zip(
+                self._axes, core, self.image_shape, strict=True
+            )
+        ]
+        block = self._block(*chosen) if all(chosen) else None
+        if block is None or block.core != core:
+            raise ValueError(f"no block of this tiling has the core {core}")
+        return block
+
     def _block(self, rows: Sequence[_Cut], columns: Sequence[_Cut]) -> Block:
         core, region = [], []
         for cuts, tile, side in zip(

@@ -441,11 +441,6 @@ def test_a_full_disk_is_one_line_and_loses_nothing(archive, model, tmp_path, ref
         subprocess.run(["umount", "-l", str(disk)], check=True)
 
 
-def test_blocks_that_nobody_computes_are_refused(archive, model):
-    with pytest.raises(RunError, match="do not compute blocks of images yet"):
-        prepare([str(archive)], model, load_config(None, ["shards.block_pixels=4096"]))
-
-
 def test_an_archive_that_changed_is_refused(archive, model, tmp_path):
     copy = shutil.copy(archive, tmp_path / "copy.npz")
     count_here([copy], model, tmp_path / "run")

@@ -238,6 +238,7 @@ def test_blocks_give_what_the_whole_image_gives(shape, cut, max_pixels):
         part = image[block.region]
         outputs = [network(tile.copy()) for tile in block.split(part)]
         np.testing.assert_array_equal(block.join(outputs), whole[block.core])
+        assert tiling.block_of(block.core) == block
         times_given[block.core] += 1
     assert (times_given == 1).all()
 
@@ -259,3 +260,9 @@ def test_a_block_refuses_another_region():
     block = Tiling((600, 600), tile_px=512, context_px=64).blocks(1)[0]
     with pytest.raises(ValueError, match=r"part is \(3, 3\), expected \(512, 512\)"):
         block.split(np.zeros((3, 3), np.float32))
+
+
+def test_a_core_that_no_tiles_give_is_refused():
+    tiling = Tiling((600, 600), tile_px=512, context_px=64)
+    with pytest.raises(ValueError, match="no block of this tiling has the core"):
+        tiling.block_of((slice(0, 600), slice(3, 600)))

@@ -144,9 +144,8 @@ class ShardsConfig(Section):
     pixels: int | None = Field(default=None, ge=1)
     """Pixels a shard, about; unset: one to three minutes of work on a GPU, 2**23 (512
     images of 128x128) else, and several shards a worker."""
-    block_pixels: int | None = Field(default=None, ge=1)
-    """Images with more pixels are planned in blocks of at most about so many; unset:
-    never. The workers do not compute blocks yet: `count` refuses it."""
+    block_pixels: int = Field(default=2**24, ge=1)
+    """Images with more pixels are counted in blocks of at most about so many."""
 
 
 class TableConfig(Section):

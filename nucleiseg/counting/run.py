@@ -67,11 +67,6 @@ def prepare(inputs: Sequence[str], model: Path, config: Config) -> Prepared:
     """
     bundle = read_bundle(model.absolute())
     resolved = resolve_for_counting(config, bundle)
-    if resolved.shards.block_pixels is not None:
-        raise RunError(
-            f"shards.block_pixels is {resolved.shards.block_pixels}, and the workers "
-            "do not compute blocks of images yet; unset it"
-        )
     plan = make_plan(inputs, resolved, bundle)
     reasons = [
         f"{plan.archives[entry.archive].path}"
@@ -192,7 +187,8 @@ def compute(
         Some shards could not be computed.
     """
     n_there = len(plan.shards) - len(missing)
-    n_images = sum(shard.n_images for shard in missing)
+    # A large image belongs to its first block.
+    n_images = sum(shard.n_new_images for shard in missing)
     logger.info(
         "%d images in %d shard%s%s",
         n_images,

@@ -28,16 +28,22 @@ from nucleiseg.bundle import BundleInfo, read_bundle
 from nucleiseg.config import InferenceConfig, InstancesConfig, load_config
 from nucleiseg.errors import ArchiveError, BundleError, IncompleteError, RunError
 from nucleiseg.inference.compute import Compute, choose_compute
+from nucleiseg.inference.large import find_facts, summarise_shard
 from nucleiseg.inference.network import TiledNetwork
 from nucleiseg.inference.parts import Parts
 from nucleiseg.inference.pieces import Piece, divide, join, prepare, read_piece
 from nucleiseg.inference.pipeline import map_ordered
 from nucleiseg.inference.times import StageTimes
-from nucleiseg.instances import count_nuclei, label_nuclei
+from nucleiseg.instances import BlockSummary, count_nuclei, label_nuclei
 from nucleiseg.preprocess import normalise
 from nucleiseg.runs import CountRun, create_private, read_json, write_json
 from nucleiseg.shards import Entry, read_plan
-from nucleiseg.tables import ImageRow, read_partial, write_partial
+from nucleiseg.tables import (
+    ImageRow,
+    read_partial,
+    write_block_partial,
+    write_partial,
+)
 from nucleiseg.tiling import Tiling
 
 # From 4,096 images of 128x128 on, the seconds that measuring takes come back.
@@ -144,6 +150,8 @@ class Engine:
         if there is not None:
             n_failed = there.column("status").to_pylist().count("failed")
             return ShardResult(number, shard.n_images, n_failed, 0.0, True)
+        if shard.block is not None:
+            return self._compute_block(number, shard, start_s)
         rows = self._compute_all(number, shard)
         n_failed = sum(row.summary is None for row in rows)
         self._note_failures(number, n_failed)
@@ -155,6 +163,48 @@ class Engine:
         return ShardResult(
             number, len(rows), n_failed, time.monotonic() - start_s, False, times
         )
+
+    def _compute_block(self, number: int, shard: Entry, start_s: float) -> ShardResult:
+        """Compute a block of a large image; where one fails, its image does."""
+        summary: BlockSummary | None = None
+        reason = self._attempts.history(number).verdict(shard.start)
+        start_core_s = time.process_time()
+        if reason is None:
+            whole = (shard.start, shard.stop)
+            with self._attempts.attempt(number, whole, worker=self._worker):
+                try:
+                    summary = self._summarise(shard)
+                except ArchiveError as error:
+                    reason = error.reason
+        self._note_failures(number, int(reason is not None))
+        write_block_partial(
+            self.run,
+            self.plan,
+            shard,
+            None if summary is None else summary.to_bytes(),
+            reason,
+            compute=self.compute.identity,
+        )
+        self._attempts.clear(number)
+        times = StageTimes(
+            n_images=shard.n_new_images, wall_s=time.monotonic() - start_s
+        )
+        times.core_s["network"] = time.process_time() - start_core_s
+        n_failed = int(reason is not None and shard.is_first_block)
+        return ShardResult(
+            number, shard.n_new_images, n_failed, times.wall_s, False, times
+        )
+
+    def _summarise(self, shard: Entry) -> BlockSummary:
+        reader = self._open(shard)
+        archive = self.plan.archives[shard.archive]
+        facts = find_facts(self.run, archive, shard, reader, self._preprocess)
+        try:
+            return summarise_shard(self._network, reader, shard, facts, self._instances)
+        except ValueError as error:
+            if str(error) != "not finite":
+                raise
+            raise ArchiveError(self._not_finite) from error
 
     def _compute_all(self, number: int, shard: Entry) -> list[ImageRow]:
         """Compute a shard, whole or, where it killed or is known in part, in parts."""

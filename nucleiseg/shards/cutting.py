@@ -95,7 +95,7 @@ def _find_blocks(image_shape: tuple[int, int], config: Config) -> NDArray[np.int
     """Corners of the blocks of an image, (N, 4); none where it is not too large."""
     height, width = image_shape
     max_pixels = config.shards.block_pixels
-    if max_pixels is None or height * width <= max_pixels:
+    if height * width <= max_pixels:
         return np.empty((0, 4), dtype=np.int64)
     settings = config.inference
     tiling = Tiling(
