@@ -1,16 +1,22 @@
-"""Measure: ``python -m jobs.benchmark {cluster,plan-merge,read,storm} ...``."""
+"""Measure: ``python -m jobs.benchmark COMMAND ...``, here or on a cluster."""
 
 import argparse
 import importlib
 import signal
 import sys
 
+from jobs.benchmark import cluster_options
+
 # Each is a module of this package, imported only when it is asked for, with
 # `add_arguments(parser)` and `run(options)`, which returns the exit status.
 _BENCHMARKS = {
+    "count": "images a second beside the notebook's way and the bare network",
     "cluster": "what coordinating costs: shards that hold no work",
-    "read": "how fast archives are read, whole, indexed and in pieces",
+    "memory": "peak memory of a worker, for small and for large archives",
     "plan-merge": "what a million images cost beside their pixels: plan, status, merge",
+    "precision": "counts in one precision against those in another",
+    "scale": "images a second of one worker and of several",
+    "read": "np.load, the pass over a member, a seek, and reading forwards",
     "storm": "interrupt counts on a real SLURM at random, and compare their tables",
 }
 
@@ -28,8 +34,13 @@ def main(arguments: list[str] | None = None) -> int:
         if name in arguments[:1]:
             module = importlib.import_module(f"jobs.benchmark.{name.replace('-', '_')}")
             module.add_arguments(command)
+            cluster_options.add_arguments(command)
     options = parser.parse_args(arguments)
     assert module is not None
+    if options.submit or options.dry_run:
+        from jobs.benchmark import submission
+
+        return submission.send(options, arguments)
     # Daemons and workers must be taken down when a time limit ends this.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     return int(module.run(options))

@@ -1,0 +1,189 @@
+"""Speed and peak memory of a count, beside the notebook's way and the bare network.
+
+    python -m jobs.benchmark count [--base-filters 64 16] [--folder DIR] ...
+
+Three things are measured in turn, each a whole process; given are medians of rounds:
+
+a  the notebook's way: `np.load`, a float32 tensor, `model.predict`, a loop over
+   `cv2.connectedComponents`; in float32, from `np.load` to the counts, without imports,
+   loading of the model and tracing of the first call;
+b  the bare compiled network on batches in memory, in the precision, the batch shape and
+   with the concurrent calls of (c);
+c  `nucleiseg count --workers 1` on all cores, from the first image asked for to the
+   last row, without start-up and index.
+
+Memory is the peak of all processes of each, without that of a GPU. On a GPU (a) may
+round to TensorFloat-32, which (c) in float32 does not. Where no model is given, one is
+trained.
+"""
+
+import argparse
+import json
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from jobs.benchmark import counted, rivals
+from jobs.benchmark.archives import DTYPES, FORMS, Crops, find_crops, make_stack
+from jobs.benchmark.comparison import Case, Notebook, print_rows, summarise
+from jobs.benchmark.measuring import describe_machine, say, warn_if_busy
+from jobs.benchmark.models import add_material, find_models, open_folder
+
+# From so many images of 128x128 on a count measures its batch shape.
+_MEASURED_IMAGES = 4096
+_FEWEST_IMAGES = 256
+_NOTEBOOK_TRIAL = 64
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("--base-filters", type=int, nargs="+", default=[64, 16])
+    parser.add_argument("--formats", nargs="+", choices=FORMS, default=list(FORMS))
+    parser.add_argument("--dtypes", nargs="+", choices=DTYPES, default=list(DTYPES))
+    parser.add_argument("--precisions", nargs="+", default=["auto", "float32"])
+    parser.add_argument(
+        "--images",
+        type=int,
+        default=_MEASURED_IMAGES,
+        help="at most (%(default)s); fewer where they would take longer than --seconds",
+    )
+    parser.add_argument(
+        "--seconds", type=float, default=25, help="of a measurement (%(default)s)"
+    )
+    parser.add_argument("--rounds", type=int, default=3)
+    add_material(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Measure, and print a table and JSON."""
+    machine = describe_machine()
+    warn_if_busy(machine)
+    with open_folder(options) as name:
+        folder = Path(name)
+        notebooks, cases = prepare(options, folder)
+        with tempfile.TemporaryDirectory(prefix="runs-", dir=folder) as runs:
+            for number in range(options.rounds):
+                say(f"round {number + 1} of {options.rounds}")
+                measure_round(notebooks, cases, Path(runs) / str(number))
+            rows = [
+                summarise(case, notebooks[case.base_filters], machine) for case in cases
+            ]
+    print_rows(rows, options.rounds)
+    print(
+        json.dumps(
+            {
+                "benchmark": "count",
+                "rounds": options.rounds,
+                "side_px": options.side,
+                "machine": machine,
+                "rows": rows,
+            }
+        )
+    )
+    return 0
+
+
+def prepare(
+    options: argparse.Namespace, folder: Path
+) -> tuple[dict[int, Notebook], list[Case]]:
+    """Make models and archives, of a size that suits each network's speed."""
+    crops = find_crops(options.side)
+    notebooks: dict[int, Notebook] = {}
+    cases: list[Case] = []
+    for filters, model in find_models(options, options.base_filters, folder).items():
+        notebooks[filters] = _prepare_notebook(options, folder, crops, model)
+        for precision in options.precisions:
+            cases += _prepare_cases(options, folder, crops, filters, model, precision)
+    return notebooks, cases
+
+
+def _prepare_notebook(
+    options: argparse.Namespace, folder: Path, crops: Crops, model: Path
+) -> Notebook:
+    def make(n_images: int) -> Path:
+        return make_stack(
+            folder / "archives", crops, n_images, form="deflated", dtype="float32"
+        )
+
+    if options.images <= _FEWEST_IMAGES:
+        return Notebook(model, make(options.images))
+    found, _ = rivals.measure("notebook", model, make(_NOTEBOOK_TRIAL))
+    return Notebook(model, make(_fit(options, found["images_per_s"])))
+
+
+def _prepare_cases(
+    options: argparse.Namespace,
+    folder: Path,
+    crops: Crops,
+    filters: int,
+    model: Path,
+    precision: str,
+) -> list[Case]:
+    settings = [*options.settings, f"inference.precision={precision}"]
+    n_images: int = options.images
+    if n_images > _FEWEST_IMAGES:
+        n_images, batch = _try(options, folder, crops, model, settings)
+        say(
+            f"{filters} base filters, {precision}: {n_images} images a measurement, "
+            f"in batches of {batch}"
+        )
+        settings = [*settings, f"inference.batch_size={batch}"]
+    return [
+        Case(
+            filters,
+            model,
+            settings,
+            form,
+            dtype,
+            make_stack(folder / "archives", crops, n_images, form=form, dtype=dtype),
+        )
+        for dtype in options.dtypes
+        for form in options.formats
+    ]
+
+
+def _try(
+    options: argparse.Namespace,
+    folder: Path,
+    crops: Crops,
+    model: Path,
+    settings: list[str],
+) -> tuple[int, int]:
+    """Count once, to find the number of images to measure with, and the batch shape.
+
+    A shorter count would not measure its batch shape, which those of a user do; and
+    all formats are compared in the same one.
+    """
+    archive = make_stack(
+        folder / "archives", crops, options.images, form="stored", dtype="uint8"
+    )
+    with tempfile.TemporaryDirectory(prefix="trial-", dir=folder) as name:
+        trial = counted.count(archive, model, Path(name) / "run", settings)
+        return _fit(options, trial.rate), trial.batch
+
+
+def _fit(options: argparse.Namespace, images_per_s: float) -> int:
+    """Halve the images until they take no longer than they may."""
+    n_images: int = options.images
+    while n_images > images_per_s * options.seconds and n_images // 2 >= _FEWEST_IMAGES:
+        n_images //= 2
+    return n_images
+
+
+def measure_round(
+    notebooks: dict[int, Notebook],
+    cases: Sequence[Case],
+    folder: Path,
+) -> None:
+    """Measure everything once, rivals beside each other in time."""
+    for notebook in notebooks.values():
+        found, ran = rivals.measure("notebook", notebook.model, notebook.archive)
+        notebook.found.append(found)
+        notebook.ran.append(ran)
+    for number, case in enumerate(cases):
+        count = counted.count(
+            case.archive, case.model, folder / str(number), case.settings
+        )
+        found, ran = rivals.measure("bare", count.run.root, count.n_images)
+        case.counts.append(count)
+        case.bare.append((found["images_per_s"], ran))

@@ -1,0 +1,125 @@
+"""``nucleiseg count`` as a user runs it, measured."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from jobs.benchmark.measuring import Ran, pin, run_apart
+from nucleiseg.inference import Compute, read_compute
+from nucleiseg.runs import CountRun, read_json
+from nucleiseg.shards import read_plan
+
+
+@dataclass(frozen=True)
+class Counted:
+    """What a count took and gave."""
+
+    run: CountRun
+    ran: Ran
+    stages: dict[str, Any]
+    """The worker's own times; see :class:`nucleiseg.inference.StageTimes`."""
+
+    @property
+    def n_images(self) -> int:
+        """Images that were counted."""
+        return int(self.stages["n_images"])
+
+    @property
+    def rate(self) -> float:
+        """Images a second of one worker, without start-up and index."""
+        return self.n_images / float(self.stages["wall_s"])
+
+    @property
+    def rate_with_start(self) -> float:
+        """Images a second of the whole program."""
+        return self.n_images / self.ran.wall_s
+
+    @property
+    def core_ms(self) -> dict[str, float]:
+        """Core milliseconds an image, by stage."""
+        return {name: float(ms) for name, ms in self.stages["core_ms"].items()}
+
+    def counts(self) -> "pd.Series[int]":
+        """Nuclei of each image, missing where it failed."""
+        table = pd.read_csv(self.run.table("csv"), dtype={"count": "Int64"})
+        return table["count"]
+
+    def rate_between_parts(self, n_skipped: int = 1) -> float | None:
+        """Images a second of all workers, by when their partial tables were written.
+
+        It sees what no worker's own clock does: time lost between shards.
+
+        Parameters
+        ----------
+        n_skipped : int
+            The clock starts with so many shards done.
+
+        Returns
+        -------
+        float or None
+            None where there are too few shards to tell.
+        """
+        parts = sorted(
+            (self.run.part(number).stat().st_mtime_ns, shard.n_images)
+            for number, shard in enumerate(read_plan(self.run.plan).shards)
+        )
+        if len(parts) < n_skipped + 2:
+            return None
+        seconds = (parts[-1][0] - parts[n_skipped - 1][0]) / 1e9
+        return sum(n_images for _, n_images in parts[n_skipped:]) / seconds
+
+    @property
+    def compute(self) -> Compute:
+        """Device and precision, among others."""
+        return read_compute(self.run)
+
+    @property
+    def batch(self) -> int:
+        """Images of a batch."""
+        shape = read_plan(self.run.plan).shards[0].image_shape
+        return self.compute.batch_shape(shape)[0]
+
+
+def count(
+    archive: Path,
+    model: Path,
+    root: Path,
+    settings: Sequence[str] = (),
+    *,
+    n_workers: int = 1,
+    n_cores: int | None = None,
+) -> Counted:
+    """Count an archive into a new run directory with the command line.
+
+    Parameters
+    ----------
+    archive, model : Path
+    root : Path
+        The run directory; not there yet.
+    settings : sequence of str
+        Each `section.key=value`.
+    n_workers : int
+    n_cores : int, optional
+        Cores of the whole command; None: all.
+
+    Raises
+    ------
+    RuntimeError
+        It failed, or there was nothing left to count.
+    """
+    if root.exists():
+        raise RuntimeError(
+            f"{root} is there, and a run that goes on measures nothing; use another "
+            "--folder"
+        )
+    command: list[object] = [*pin(n_cores), sys.executable, "-m", "nucleiseg", "count"]
+    command += [archive, "--model", model, "--run", root, "--workers", n_workers]
+    for setting in settings:
+        command += ["--set", setting]
+    ran = run_apart(command)
+    run = CountRun(root)
+    return Counted(run, ran, read_json(run.jobs.progress)["stages"])

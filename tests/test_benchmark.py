@@ -1,0 +1,305 @@
+"""Benchmarks at their smallest: they run, and say what they promise to say."""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from jobs.benchmark import archives, measuring
+from jobs.benchmark.__main__ import main
+from jobs.benchmark.cluster_options import OPTIONS, add_arguments
+from jobs.benchmark.submission import BenchmarkJob, make_batch
+from nucleiseg.cluster import make_sbatch_text
+from nucleiseg.config import ClusterConfig
+from nucleiseg.runs import Jobs
+from tests.conftest import REPOSITORY
+
+GOLDEN = Path(__file__).parent / "golden"
+
+MACHINE = {"commit", "cores", "processor", "features", "gpus", "load_before"}
+
+
+def start_benchmark(*arguments, data="nowhere"):
+    """Run a benchmark in a process of its own, with drawn images unless told."""
+    return subprocess.run(
+        [sys.executable, "-m", "jobs.benchmark", *map(str, arguments)],
+        cwd=REPOSITORY,
+        env=os.environ | {"NUCLEISEG_DATA": str(data)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+def run_benchmark(name, *arguments):
+    """Run a benchmark on little; give its table and what its JSON holds."""
+    answer = start_benchmark(name, *arguments)
+    assert answer.returncode == 0, answer.stderr
+    *table, last = answer.stdout.splitlines()
+    found = json.loads(last)
+    assert found["benchmark"] == name
+    assert found["machine"].keys() >= MACHINE
+    return table, found["rows"]
+
+
+def crops(n=5, side_px=16):
+    pixels = np.random.default_rng(0).integers(0, 256, (n, side_px, side_px))
+    return archives.Crops("noise", pixels.astype(np.uint8))
+
+
+class TestCrops:
+    def test_each_comes_eight_times_before_it_comes_again(self):
+        images = crops().read(0, 81)
+        assert len({image.tobytes() for image in images[:40]}) == 40
+        np.testing.assert_array_equal(images[:5], crops().pixels)
+        np.testing.assert_array_equal(images[40:80], images[:40])
+
+    def test_any_range_is_the_same(self):
+        np.testing.assert_array_equal(crops().read(3, 44), crops().read(0, 50)[3:44])
+
+    def test_real_ones_are_taken_where_they_are(self, tmp_path, monkeypatch):
+        monkeypatch.setenv("NUCLEISEG_DATA", str(tmp_path))
+        pixels = np.full((2, 128, 128), 255, dtype=np.float32)
+        np.savez(tmp_path / "test_images.npz", X=pixels)
+        found = archives.find_crops(32)
+        assert (found.name, found.side_px, found.pixels.dtype) == ("real", 32, np.uint8)
+        assert found.pixels.min() == 255
+
+    def test_side_that_no_crop_has(self):
+        with pytest.raises(ValueError, match=r"129 px .* 1 to 128; use --side"):
+            archives.find_crops(129)
+
+
+class TestArchives:
+    @pytest.mark.parametrize("dtype", archives.DTYPES)
+    @pytest.mark.parametrize("form", archives.FORMS)
+    def test_stack(self, form, dtype, tmp_path, monkeypatch):
+        monkeypatch.setattr(archives, "_BLOCK_BYTES", 2**11)  # several blocks
+        path = archives.make_stack(tmp_path, crops(), 23, form=form, dtype=dtype)
+        found = read(path)
+        assert found.dtype == dtype
+        np.testing.assert_array_equal(found, crops().read(0, 23))
+
+    @pytest.mark.parametrize("form", archives.FORMS)
+    def test_one_image(self, form, tmp_path):
+        path = archives.make_image(tmp_path, crops(), 40, form=form)
+        found = read(path)
+        assert (found.shape, found.dtype) == ((40, 40), np.uint16)
+        three = crops().read(3, 6)
+        np.testing.assert_array_equal(
+            found[16:32], np.hstack(list(three))[:, :40].astype(np.uint16) * 64
+        )
+
+    def test_what_is_there_is_kept(self, tmp_path):
+        path = archives.make_stack(tmp_path, crops(), 3, form="hdf5", dtype="uint8")
+        path.write_bytes(b"kept")
+        again = archives.make_stack(tmp_path, crops(), 3, form="hdf5", dtype="uint8")
+        assert (again, path.read_bytes()) == (path, b"kept")
+
+    def test_packing_is_what_the_format_says(self, tmp_path):
+        sizes = {}
+        for form in archives.FORMS:
+            flat = archives.Crops("flat", np.zeros((1, 64, 64), np.uint8))
+            path = archives.make_stack(tmp_path, flat, 50, form=form, dtype="uint8")
+            sizes[form] = path.stat().st_size
+        assert sizes["stored"] > 50 * 64**2 > 5 * sizes["deflated"]
+        with h5py.File(tmp_path / "flat-50x64px-uint8.h5") as archive:
+            assert (archive["X"].compression, archive["X"].chunks) == (
+                "gzip",
+                (1, 64, 64),
+            )
+
+
+def read(path):
+    if path.suffix == ".h5":
+        with h5py.File(path) as archive:
+            return archive["X"][()]
+    with np.load(path) as archive:
+        return archive["X"]
+
+
+class TestMeasuring:
+    def test_memory_of_what_a_program_starts_is_seen(self):
+        hold = "x = bytearray(2**27); import time; time.sleep(0.5)"
+        start = (
+            f"import subprocess, sys; subprocess.run([sys.executable, '-c', {hold!r}])"
+        )
+        alone = measuring.run_apart([sys.executable, "-c", hold])
+        ran = measuring.run_apart([sys.executable, "-c", start])
+        assert 128 < ran.largest_mb < 128 + 50
+        assert ran.largest_mb == pytest.approx(alone.largest_mb, rel=0.05)
+        assert ran.peak_mb > ran.largest_mb + 5
+        assert ran.wall_s > 0.5
+
+    def test_failure_is_told_with_its_last_words(self):
+        with pytest.raises(RuntimeError, match=r"ended with 3, expected 0.*\nsorry$"):
+            measuring.run_apart(["sh", "-c", "echo nothing; echo sorry >&2; exit 3"])
+
+    def test_more_cores_than_there_are(self):
+        with pytest.raises(RuntimeError, match="999 cores are asked for"):
+            measuring.pin(999)
+
+    def test_pinned_program_has_so_many_cores(self):
+        command = [*measuring.pin(1), sys.executable, "-c"]
+        ran = measuring.run_apart(
+            [*command, "import os; print(len(os.sched_getaffinity(0)))"]
+        )
+        assert ran.output == "1\n"
+
+    def test_table_aligns(self, capsys):
+        measuring.print_table(["a", "bb"], [[1234.5, None], [0.01234, "text"]])
+        assert capsys.readouterr().out.splitlines() == [
+            "     a    bb",
+            " 1,234     -",
+            "0.0123  text",
+        ]
+
+
+# Small enough for a few seconds each; loading TensorFlow is most of it.
+@pytest.mark.slow
+class TestOnLittle:
+    def test_count(self, model, tmp_path):
+        table, (row,) = run_benchmark(
+            *("count", "--model", model, "--folder", tmp_path, "--rounds", 1),
+            *("--images", 64, "--side", 32, "--formats", "hdf5", "--dtypes", "uint8"),
+            *("--precisions", "float32"),
+        )
+        assert table[-1].split()[:4] == ["4", "float32", "hdf5", "uint8"]
+        assert row["n_images"] == 64
+        for rival in ("notebook", "bare", "count"):
+            assert row[f"{rival}_images_per_s"] > 0
+            # With TensorFlow in it, in megabytes.
+            assert 200 < row[f"{rival}_peak_mb"] < 5000
+        assert set(row["core_ms"]) == {"read", "normalise", "network", "label"}
+        assert row["share_of_bare"] == pytest.approx(
+            row["count_images_per_s"] / row["bare_images_per_s"]
+        )
+        # The same weights, images and precision: the rivals do the same.
+        assert row["equal_to_notebook"] > 0.95
+        assert row["nuclei_per_image"] > 0
+        assert not list(tmp_path.glob("runs-*"))
+
+    def test_precision_with_itself_and_another(self, model, tmp_path):
+        _, rows = run_benchmark(
+            *("precision", "--model", model, "--folder", tmp_path, "--images", 64),
+            *("--side", 32, "--precisions", "float32", "bfloat16"),
+        )
+        assert [row["precision"] for row in rows] == ["float32", "bfloat16"]
+        assert rows[0]["share_different"] == 0
+        assert 0 <= rows[1]["share_different"] < 0.5
+        assert len(rows[1]["different"]) == 64 * rows[1]["share_different"]
+
+    def test_memory(self, model, tmp_path):
+        table, rows = run_benchmark(
+            *("memory", "--model", model, "--folder", tmp_path, "--side", 32),
+            *("--images", 16, "--formats", "stored", "--dtypes", "uint8"),
+            *("--image-sides", 200, "--image-formats", "hdf5"),
+        )
+        assert len(table) == 1 + len(rows)
+        assert [row["what"] for row in rows] == ["32 px", "one image"]
+        for row in rows:
+            assert 200 < row["worker_peak_mb"] < row["all_peak_mb"]
+            assert row["growth"] == 0
+        # Large archives do not stay.
+        assert not list(tmp_path.iterdir())
+
+    def test_scale(self, model, tmp_path):
+        _, (row,) = run_benchmark(
+            *("scale", "--model", model, "--folder", tmp_path, "--side", 32),
+            *("--images", 48, "--workers", 1, "--rounds", 1),
+        )
+        assert (row["workers"], row["gain"], row["wanted_gain"]) == (1, 1, 0.95)
+        assert row["images_per_s"] > 0
+
+
+class TestSubmission:
+    def test_golden(self, monkeypatch):
+        """To renew it, look at the difference, and write the new text over it."""
+        monkeypatch.setattr(sys, "executable", "/opt/nucleiseg/bin/python")
+        settings = ClusterConfig(
+            partition="gpu", walltime_min=120, cpus=8, memory_gb=32.0, max_restarts=0
+        )
+        batch = make_batch(["count", "--submit"], settings)
+        jobs = Jobs(Path("/somewhere/run"))
+        text = make_sbatch_text(jobs, batch, settings, after=None)
+        golden = (GOLDEN / "benchmark.sbatch.txt").read_text(encoding="utf-8")
+        assert text + "\n" == golden
+
+    def test_job_runs_the_command_without_the_submission(self):
+        command = (
+            "count --submit --rounds 2 --site x --run=r --cluster-set cluster.cpus=2"
+        )
+        batch = make_batch([*command.split(), "--images", "9"], ClusterConfig())
+        assert batch.functions == [
+            BenchmarkJob(("count", "--rounds", "2", "--images", "9"))
+        ]
+        assert batch.gpus == 1
+
+    def test_dry_run_submits_nothing(self, tmp_path, monkeypatch, capsys):
+        monkeypatch.chdir(tmp_path)
+        setting = "cluster.partition=fast"
+        for words in (["--submit", "--dry-run"], ["--dry-run"]):
+            assert (
+                main(["scale", "--rounds", "1", *words, "--cluster-set", setting]) == 0
+            )
+            out = capsys.readouterr().out
+            assert out.startswith(
+                "runs         python -m jobs.benchmark scale --rounds 1\n"
+            )
+            assert "#SBATCH --partition=fast\n" in out
+        assert not list(tmp_path.iterdir())
+
+    @pytest.mark.parametrize(
+        ("words", "message"),
+        [
+            (["--submit"], "--submit needs --run DIR"),
+            (
+                ["--submit", "--run", "r", "--site", "nowhere"],
+                "--site nowhere: neither",
+            ),
+            (["--dry-run", "--cluster-set", "a.b=1"], "expected cluster.key=value"),
+            (["--dry-run", "--cluster-set", "cluster.b=1"], "unknown key cluster.b"),
+        ],
+    )
+    def test_what_cannot_be_sent_is_one_line_and_2(self, words, message, capsys):
+        assert main(["scale", *words]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith("jobs.benchmark: ")
+        assert message in line
+
+    def test_job_that_fails_fails(self):
+        with pytest.raises(subprocess.CalledProcessError):
+            BenchmarkJob(("no-such-benchmark",))()
+
+    @pytest.mark.parametrize("name", ["count", "memory", "precision", "read", "scale"])
+    def test_every_benchmark_can_be_sent(self, name, capsys):
+        assert main([name, "--dry-run"]) == 0
+        assert f"python -m jobs.benchmark {name}\n" in capsys.readouterr().out
+
+    def test_on_a_real_slurm_the_json_is_at_the_end_of_the_log(self, slurm, tmp_path):
+        root = tmp_path / "it's a run"
+        command = ["cluster", "--shards", 20, "--workers", 1]
+        where = ["--run", root, "--cluster-set", "cluster.gpus=null"]
+        answer = start_benchmark(*command, "--submit", *where)
+        assert answer.returncode == 0, answer.stderr
+        (log,) = [
+            Path(line.partition(" ")[2].strip())
+            for line in answer.stdout.splitlines()
+            if line.startswith("log ")
+        ]
+        slurm.wait_until(lambda: not slurm.jobs_left(), 120)
+        lines = log.read_text(encoding="utf-8").splitlines()
+        assert json.loads(lines[-1])["n_shards"] == 20
+
+
+def test_options_of_a_submission_do_not_reach_a_benchmark():
+    parser = argparse.ArgumentParser(add_help=False)
+    add_arguments(parser)
+    assert set(parser._option_string_actions) == set(OPTIONS)
