@@ -72,6 +72,11 @@ class CountRun:
         return self.root / "ranges"
 
     @property
+    def index(self) -> Path:
+        """Folder of what passes over npz members found, by fingerprint."""
+        return self.root / "index"
+
+    @property
     def attempts(self) -> Path:
         """Folder of who computes which shard, and of what killed a worker."""
         return self.root / "attempts"

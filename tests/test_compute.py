@@ -1,6 +1,7 @@
 """The compute setting: chosen once, and refused where it cannot be met."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -72,20 +73,22 @@ def test_who_comes_first_measures_for_all(tmp_path, monkeypatch):
 
     def measure(compute):
         measured.append(compute)
-        return 8 * 128 * 128
+        return replace(compute, batch_pixels=8 * 128 * 128, xla=True)
 
     chosen = choose(tmp_path, measure=measure)
     assert chosen.batch_shape((128, 128)) == (8, 128, 128)
     assert choose(tmp_path, measure=measure) == choose(tmp_path) == chosen
     assert len(measured) == 1
+    assert chosen.xla
     assert json.loads((tmp_path / "compute.json").read_text())["batch_pixels"] == 2**17
 
 
-def test_a_size_that_was_set_is_not_measured(tmp_path, monkeypatch):
+def test_what_was_set_binds_without_measuring(tmp_path, monkeypatch):
     pretend(monkeypatch)
-    settings = InferenceConfig(device="cpu", batch_size=6)
-    compute = choose_compute(CountRun(tmp_path), settings, measure=pytest.fail)
+    settings = InferenceConfig(device="cpu", batch_size=6, xla=True)
+    compute = choose_compute(CountRun(tmp_path), settings)
     assert compute.batch_shape((64, 64)) == (6, 64, 64)
+    assert compute.xla
 
 
 @pytest.mark.parametrize("batch_pixels", [None, 2**14, 2**18, 2**20])
@@ -100,13 +103,12 @@ def test_batches_are_even_and_bounded(batch_pixels, side):
 
 
 def test_everything_that_makes_the_bits_is_in_the_identity():
-    from dataclasses import replace
-
     others = [
         replace(CPU, precision="bfloat16"),
         replace(CPU, batch_size=4),
         replace(CPU, batch_pixels=2**18),
         replace(CPU, tile_px=256),
         replace(CPU, requires="amx_bf16"),
+        replace(CPU, xla=True),
     ]
-    assert len({compute.identity for compute in [CPU, *others]}) == 6
+    assert len({compute.identity for compute in [CPU, *others]}) == 7

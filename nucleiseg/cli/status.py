@@ -57,6 +57,8 @@ def _describe_count(status: CountStatus) -> Iterator[tuple[str, str]]:
         f"{status.n_images_failed:,} failed"
         + (f", {status.n_unreadable} inputs unreadable" if status.n_unreadable else ""),
     )
+    if status.passes is not None:
+        yield "index", status.passes
     if status.images_per_s is not None and status.eta_s is not None:
         yield (
             "speed",

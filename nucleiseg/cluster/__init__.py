@@ -8,6 +8,7 @@ is there.
 from nucleiseg.cluster import slurm
 from nucleiseg.cluster.gathering import GatheredTeam, gather
 from nucleiseg.cluster.jobs import CountJob, TrainJob
+from nucleiseg.cluster.passes import Passes
 from nucleiseg.cluster.records import (
     Record,
     is_cancelled,
@@ -33,6 +34,7 @@ __all__ = [
     "Cluster",
     "CountJob",
     "GatheredTeam",
+    "Passes",
     "Record",
     "Submission",
     "Team",

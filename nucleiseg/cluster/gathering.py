@@ -13,7 +13,7 @@ from nucleiseg.cluster.connection import SETTINGS, quieten
 from nucleiseg.cluster.records import ask_to_leave
 from nucleiseg.cluster.rendezvous import announced, is_announced, make_keys
 from nucleiseg.cluster.task import Report
-from nucleiseg.cluster.team import DaskTeam
+from nucleiseg.cluster.team import DaskTeam, Outcome, Task
 from nucleiseg.inference import ShardResult
 from nucleiseg.runs import CountRun
 
@@ -96,7 +96,7 @@ class GatheredTeam(DaskTeam):
         n_workers = self._count_workers()
         return self._goes_on and n_workers > 0 and n_running < 2 * n_workers
 
-    def tick(self, n_waiting: int, running: "dict[int, Future]") -> None:
+    def tick(self, n_waiting: int, running: "dict[Task, Future]") -> None:
         """Watch the clock, the signals and the workers."""
         if not self._is_current():
             self._goes_on = False
@@ -108,7 +108,7 @@ class GatheredTeam(DaskTeam):
         if not n_waiting:
             self._send_home(len(running))
 
-    def judge(self, number: int, report: Report) -> ShardResult | BaseException | None:
+    def judge(self, number: int, report: Report) -> Outcome | None:
         """Have another worker try what one could not, and send home who never can.
 
         A node that has lost a file system would otherwise fail all shards of the run
@@ -132,7 +132,7 @@ class GatheredTeam(DaskTeam):
                 ask_to_leave(self._run, worker)
                 self._client.retire_workers([address], close_workers=True)
 
-    def _take_back(self, running: "dict[int, Future]") -> None:
+    def _take_back(self, running: "dict[Task, Future]") -> None:
         """Cancel what no worker has begun; what is begun is finished."""
         for future in running.values():
             task = self._scheduler.tasks.get(future.key)

@@ -1,10 +1,13 @@
 """What is sent to the workers: small functions, with paths and numbers only."""
 
 import os
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from nucleiseg.archives import MemberNote, pass_member
+from nucleiseg.cluster.passes import Member
 from nucleiseg.devices import available_cores, describe_device
 from nucleiseg.errors import IncompleteError, NucleisegError
 from nucleiseg.inference import ShardResult, compute_shard, draw_pictures, get_engine
@@ -52,10 +55,60 @@ def get_ready(root: Path, plan: str) -> str:
 
 @dataclass(frozen=True)
 class Report:
-    """What a worker says of a shard."""
+    """What a worker says of a shard or of a pass over a member."""
 
     worker: str
-    outcome: ShardResult | NucleisegError
+    outcome: ShardResult | MemberNote | NucleisegError
+
+
+PASS_TOPIC = "nucleiseg-pass"
+"""What events on the progress of passes are filed under."""
+
+_REPORT_INTERVAL_S = 1.0
+
+
+def pass_or_explain(
+    member: Member,
+    n_threads: int | None = None,
+    on_progress: Callable[[str, float], None] | None = None,
+) -> Report:
+    """Pass over a member; what the user can mend is an answer, not a crash.
+
+    Parameters
+    ----------
+    member : Member
+    n_threads : int, optional
+        Cores to keep busy; None: those of this worker.
+    on_progress : callable, optional
+        Called about once a second with the member's name and the share that is done;
+        None: tells the scheduler of this worker.
+    """
+    report = on_progress or _tell_scheduler
+    reported_s = time.monotonic()
+
+    def report_seldom(share: float) -> None:
+        nonlocal reported_s
+        if time.monotonic() - reported_s >= _REPORT_INTERVAL_S:
+            reported_s = time.monotonic()
+            report(str(member), share)
+
+    def make_pass() -> MemberNote:
+        return pass_member(
+            member.path,
+            member.key,
+            folder=member.folder,
+            fingerprint=member.fingerprint,
+            n_threads=n_threads or n_threads_here(),
+            on_progress=report_seldom,
+        )
+
+    return _report(make_pass)
+
+
+def _tell_scheduler(member: str, share: float) -> None:
+    from distributed import get_worker
+
+    get_worker().log_event(PASS_TOPIC, {"member": member, "share": share})
 
 
 def compute_or_explain(
@@ -65,9 +118,15 @@ def compute_or_explain(
 
     dask would print the trace of an exception, which helps with our faults only.
     """
-    outcome: ShardResult | NucleisegError
+    return _report(
+        lambda: compute_shard(root, plan, number, n_threads or n_threads_here())
+    )
+
+
+def _report(compute: Callable[[], ShardResult | MemberNote]) -> Report:
+    outcome: ShardResult | MemberNote | NucleisegError
     try:
-        outcome = compute_shard(root, plan, number, n_threads or n_threads_here())
+        outcome = compute()
     except NucleisegError as error:
         outcome = error
     except (OSError, MemoryError) as error:

@@ -7,11 +7,20 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from nucleiseg.archives import MemberNote
 from nucleiseg.attempts import Attempts
 from nucleiseg.cluster.connection import connect
-from nucleiseg.cluster.task import Report, compute_or_explain, draw, explain
+from nucleiseg.cluster.passes import Gate, Member, Passes
+from nucleiseg.cluster.task import (
+    PASS_TOPIC,
+    Report,
+    compute_or_explain,
+    draw,
+    explain,
+    pass_or_explain,
+)
 from nucleiseg.cluster.workers import Workers
 from nucleiseg.errors import NucleisegError
 from nucleiseg.inference import ShardResult
@@ -23,11 +32,20 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+Task = int | Member
+"""What is handed out: a shard, by its number, or a pass over an npz member."""
+
+Outcome = ShardResult | MemberNote | BaseException
+
 # How often what else there is to see to is seen to, while shards are computed.
 _TICK_S = 1.0
 
 # Rounds of a shard that loses its workers without a trace of why.
 _MOST_ROUNDS = 5
+
+
+def ignore_passes(passes: Passes) -> None:
+    """Tell nobody how far the passes are."""
 
 
 class Team:
@@ -59,7 +77,11 @@ class Team:
         return False
 
     def compute(
-        self, shards: Sequence[Entry], *, on_done: Callable[[ShardResult], None]
+        self,
+        shards: Sequence[Entry],
+        *,
+        on_done: Callable[[ShardResult], None],
+        on_pass: Callable[[Passes], None] = ignore_passes,
     ) -> list[str]:
         """Compute shards, each once as far as the run directory is concerned.
 
@@ -69,6 +91,8 @@ class Team:
             What is missing.
         on_done : callable
             Told of every finished shard.
+        on_pass : callable
+            Told how far the passes over npz members are, which come first.
 
         Returns
         -------
@@ -82,22 +106,63 @@ class Team:
         """
         failures: list[str] = []
         n_done = 0
+        self._make_passes(Gate(self._root, shards).members, on_pass)
         for number in _numbers(shards):
             outcome = compute_or_explain(
                 self._root, self._plan, number, self._n_threads
             ).outcome
-            if not isinstance(outcome, NucleisegError):
+            if isinstance(outcome, ShardResult):
                 on_done(outcome)
                 n_done += 1
-            elif not n_done:
+                continue
+            assert isinstance(outcome, NucleisegError)
+            if not n_done:
                 raise outcome
-            else:
-                failures.append(f"shard {number}: {outcome}")
+            failures.append(f"shard {number}: {outcome}")
         return failures
+
+    def _make_passes(
+        self, members: Sequence[Member], on_pass: Callable[[Passes], None]
+    ) -> None:
+        passes = Passes(len(members))
+
+        def note(member: str, share: float) -> None:
+            passes.note(member, share)
+            on_pass(passes)
+
+        for member in members:
+            report = pass_or_explain(member, self._n_threads, note)
+            passes.finish(member)
+            _log_pass(member, report.outcome)
+            on_pass(passes)
 
     def draw(self, picks: Sequence[tuple[int, int]]) -> int:
         """Draw pictures; see :func:`nucleiseg.inference.draw_pictures`."""
         return draw(self._root, self._plan, picks, self._n_threads)
+
+
+class _Queue:
+    """What is still to be handed out: passes first, then what need not wait."""
+
+    def __init__(self, gate: Gate) -> None:
+        self._gate = gate
+        self.passes = Passes(len(gate.members))
+        self.waiting: deque[Task] = deque([*gate.members, *gate.open])
+
+    @property
+    def n_left(self) -> int:
+        """Tasks that are not handed out yet, whether they may be or not."""
+        return len(self.waiting) + self._gate.n_held
+
+    def finish_pass(self, member: Member, outcome: Outcome) -> list[str]:
+        """Let a member's shards go; or say why they cannot be computed."""
+        self.passes.finish(member)
+        numbers = self._gate.release(member)
+        if isinstance(outcome, MemberNote | NucleisegError):
+            # Who computes the shards meets the same error, and judges it.
+            self.waiting.extend(numbers)
+            return []
+        return [f"{member}: {_in_words(outcome)}"]
 
 
 class DaskTeam(Team):
@@ -125,8 +190,8 @@ class DaskTeam(Team):
         self._count_workers = count_workers
         self._attempts = Attempts(CountRun(root))
         self._ticked_s = float("-inf")
-        # Rounds without a new death, and deaths so far, of shards that lost workers.
-        self._rounds: dict[int, tuple[int, int]] = {}
+        # Rounds without a new death, and deaths so far, of tasks that lost workers.
+        self._rounds: dict[Task, tuple[int, int]] = {}
 
     @property
     def n_workers(self) -> int:
@@ -134,44 +199,68 @@ class DaskTeam(Team):
         return self._count_workers()
 
     def compute(
-        self, shards: Sequence[Entry], *, on_done: Callable[[ShardResult], None]
+        self,
+        shards: Sequence[Entry],
+        *,
+        on_done: Callable[[ShardResult], None],
+        on_pass: Callable[[Passes], None] = ignore_passes,
     ) -> list[str]:
         """Compute shards in the workers; see :meth:`Team.compute`."""
         failures: list[str] = []
         n_done = 0
-        waiting = deque(_numbers(shards))
-        running: dict[int, Future] = {}
-        finished: queue.SimpleQueue[int] = queue.SimpleQueue()
-        while running or (waiting and not self.was_stopped):
-            # A bounded window: the scheduler's memory does not grow with the plan.
-            while waiting and self.accepts(len(running)):
-                number = waiting.popleft()
-                running[number] = self._submit(number, finished)
-            if time.monotonic() - self._ticked_s >= _TICK_S:
-                # Not with each shard: it looks at files on a shared file system.
-                self._ticked_s = time.monotonic()
-                self.tick(len(waiting), running)
-            try:
-                number = finished.get(timeout=_TICK_S)
-            except queue.Empty:
-                continue
-            outcome = self._collect(number, running.pop(number))
-            if isinstance(outcome, ShardResult):
-                on_done(outcome)
-                n_done += 1
-            elif outcome is None:
-                waiting.append(number)
-            elif isinstance(outcome, NucleisegError) and not n_done:
-                # Nothing works yet, and the message says what to mend.
-                raise outcome
-            elif not self.was_stopped:
-                failures.append(f"shard {number}: {_in_words(outcome)}")
+        queued = _Queue(Gate(self._root, shards))
+        running: dict[Task, Future] = {}
+        finished: queue.SimpleQueue[Task] = queue.SimpleQueue()
+        with self._listening(queued.passes):
+            while running or (queued.waiting and not self.was_stopped):
+                # A bounded window: the scheduler's memory does not grow with the plan.
+                while queued.waiting and self.accepts(len(running)):
+                    task = queued.waiting.popleft()
+                    running[task] = self._submit(task, finished)
+                if time.monotonic() - self._ticked_s >= _TICK_S:
+                    # Not with each shard: it looks at files on a shared file system.
+                    self._ticked_s = time.monotonic()
+                    self.tick(queued.n_left, running)
+                    if not queued.passes.is_done:
+                        on_pass(queued.passes)
+                try:
+                    task = finished.get(timeout=_TICK_S)
+                except queue.Empty:
+                    continue
+                outcome = self._collect(task, running.pop(task))
+                if outcome is None:
+                    queued.waiting.append(task)
+                elif isinstance(task, Member):
+                    failures += queued.finish_pass(task, outcome)
+                    on_pass(queued.passes)
+                elif isinstance(outcome, ShardResult):
+                    on_done(outcome)
+                    n_done += 1
+                elif isinstance(outcome, NucleisegError) and not n_done:
+                    # Nothing works yet, and the message says what to mend.
+                    raise outcome
+                elif not self.was_stopped:
+                    failures.append(f"{_name(task)}: {_in_words(outcome)}")
         return failures
 
-    def _collect(
-        self, number: int, future: "Future"
-    ) -> ShardResult | BaseException | None:
-        """Take what came of a shard; None: it is to be handed out again."""
+    @contextlib.contextmanager
+    def _listening(self, passes: Passes) -> Iterator[None]:
+        """Take up what workers say of their passes."""
+        if passes.is_done:
+            yield
+            return
+
+        def note(event: tuple[object, dict[str, Any]]) -> None:
+            passes.note(str(event[1]["member"]), float(event[1]["share"]))
+
+        self._client.subscribe_topic(PASS_TOPIC, note)
+        try:
+            yield
+        finally:
+            self._client.unsubscribe_topic(PASS_TOPIC)
+
+    def _collect(self, task: Task, future: "Future") -> Outcome | None:
+        """Take what came of a task; None: it is to be handed out again."""
         if future.cancelled():
             return None
         error: BaseException | None = future.exception()
@@ -180,13 +269,16 @@ class DaskTeam(Team):
         future.release()
         if report is not None:
             assert isinstance(report, Report)
-            return self.judge(number, report)
-        if self._may_repeat(number, error):
+            if isinstance(task, Member):
+                _log_pass(task, report.outcome)
+                return report.outcome
+            return self.judge(task, report)
+        if self._may_repeat(task, error):
             return None
-        logger.error("shard %d: %s", number, error, exc_info=error)
+        logger.error("%s: %s", _name(task), error, exc_info=error)
         return error
 
-    def judge(self, number: int, report: Report) -> ShardResult | BaseException | None:
+    def judge(self, number: int, report: Report) -> Outcome | None:
         """Decide what a worker's report means; None: another one shall try."""
         return report.outcome
 
@@ -206,19 +298,23 @@ class DaskTeam(Team):
         """Decide whether one more shard may be handed out."""
         return n_running < 2 * max(1, self._count_workers())
 
-    def tick(self, n_waiting: int, running: "dict[int, Future]") -> None:
+    def tick(self, n_waiting: int, running: "dict[Task, Future]") -> None:
         """See to other things: called about once a second."""
 
-    def _submit(self, number: int, finished: "queue.SimpleQueue[int]") -> "Future":
+    def _submit(self, task: Task, finished: "queue.SimpleQueue[Task]") -> "Future":
         # Not pure: an earlier call's result under the same key must not count.
-        future = self._client.submit(
-            compute_or_explain, self._root, self._plan, number, pure=False
+        future = (
+            self._client.submit(pass_or_explain, task, pure=False)
+            if isinstance(task, Member)
+            else self._client.submit(
+                compute_or_explain, self._root, self._plan, task, pure=False
+            )
         )
-        future.add_done_callback(lambda _: finished.put(number))
+        future.add_done_callback(lambda _: finished.put(task))
         return future
 
-    def _may_repeat(self, number: int, error: BaseException | None) -> bool:
-        """Decide whether a shard that lost its workers is handed out again.
+    def _may_repeat(self, task: Task, error: BaseException | None) -> bool:
+        """Decide whether a task that lost its workers is handed out again.
 
         It is as long as the deaths on disk grow, which lead to the image that
         kills; and where its workers vanished without a death on disk, they were
@@ -228,11 +324,11 @@ class DaskTeam(Team):
 
         if not isinstance(error, KilledWorker):
             return False
-        n_rounds, n_deaths = self._rounds.get(number, (0, 0))
-        now = self._attempts.n_deaths(number)
+        n_rounds, n_deaths = self._rounds.get(task, (0, 0))
+        now = 0 if isinstance(task, Member) else self._attempts.n_deaths(task)
         n_rounds = 1 if now > n_deaths else n_rounds + 1
-        self._rounds[number] = (n_rounds, now)
-        logger.warning("shard %d lost its workers; it is tried again", number)
+        self._rounds[task] = (n_rounds, now)
+        logger.warning("%s lost its workers; it is tried again", _name(task))
         return n_rounds <= _MOST_ROUNDS
 
 
@@ -240,13 +336,26 @@ def _numbers(shards: Sequence[Entry]) -> list[int]:
     return [shard.shard for shard in shards if shard.shard is not None]
 
 
-def _in_words(error: BaseException) -> str:
+def _name(task: Task) -> str:
+    return f"shard {task}" if isinstance(task, int) else str(task)
+
+
+def _log_pass(member: Member, outcome: object) -> None:
+    """Say what came of a pass; what could not be done is done by who needs it."""
+    if isinstance(outcome, NucleisegError):
+        logger.warning("%s was not passed over: %s", member, outcome)
+    elif isinstance(outcome, MemberNote) and outcome.damage is not None:
+        logger.warning("%s is damaged: %s", member, outcome.damage)
+
+
+def _in_words(error: Outcome) -> str:
     from distributed import KilledWorker
 
     if isinstance(error, KilledWorker):
         return "its workers died again and again (killed, out of memory, or crashed)"
     if isinstance(error, NucleisegError):
         return str(error)
+    assert isinstance(error, BaseException)
     return explain(error)
 
 

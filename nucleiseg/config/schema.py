@@ -124,6 +124,9 @@ class InferenceConfig(Section):
     """Images with a longer side are cut into tiles of this side."""
     context_px: int = Field(default=64, ge=0, multiple_of=SIDE_MULTIPLE)
     """Border of a tile that only gives context; its output is not used."""
+    xla: bool | None = None
+    """Compile the network with XLA; unset: on a GPU whatever was faster when long runs
+    tried both, on a CPU not, where it was never faster."""
 
     @model_validator(mode="after")
     def _core_remains(self) -> "InferenceConfig":
@@ -146,6 +149,9 @@ class ShardsConfig(Section):
     images of 128x128) else, and several shards a worker."""
     block_pixels: int = Field(default=2**24, ge=1)
     """Images with more pixels are counted in blocks of at most about so many."""
+    index: str | None = None
+    """Folder of the seek points of deflated npz members, kept for other runs on the
+    same archives; unset: the run's own, `RUN/index`."""
 
 
 class TableConfig(Section):

@@ -6,6 +6,7 @@ import time
 from collections import deque
 from typing import Literal
 
+from nucleiseg.cluster import Passes
 from nucleiseg.inference import ShardResult, StageTimes
 from nucleiseg.provenance import timestamp
 from nucleiseg.runs import CountRun, write_json
@@ -41,6 +42,7 @@ class Journal:
         self._n_images = 0
         self._n_workers = 0
         self._times = StageTimes()
+        self._passes: str | None = None
         self._marks = deque([(time.monotonic(), 0)])
 
     def add(self, result: ShardResult) -> None:
@@ -54,6 +56,10 @@ class Journal:
         self._marks.append((now_s, self._n_images))
         while len(self._marks) > 2 and now_s - self._marks[0][0] > _WINDOW_S:
             self._marks.popleft()
+
+    def note_passes(self, passes: Passes) -> None:
+        """Note how far the passes over npz members are."""
+        self._passes = None if passes.is_done else str(passes)
 
     def tick(self, n_workers: int) -> None:
         """Write again when it is time to."""
@@ -77,6 +83,7 @@ class Journal:
                 "n_workers": self._n_workers,
                 "images_per_s": round(self.images_per_s, 3),
                 "stages": self._times.as_dict(),
+                "passes": self._passes,
                 "error": error,
             },
         )

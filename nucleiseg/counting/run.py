@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nucleiseg.bundle import BundleInfo, read_bundle, resolve_for_counting
-from nucleiseg.cluster import Team, Workers, open_team, plan_workers
+from nucleiseg.cluster import Passes, Team, Workers, open_team, plan_workers
 from nucleiseg.config import Config, load_config
 from nucleiseg.counting.claim import claim
 from nucleiseg.counting.journal import Journal
@@ -211,7 +211,12 @@ def compute(
             journal.tick(team.n_workers)
             progress.update(result.n_images, note)
 
-        failures = team.compute(missing, on_done=on_done)
+        def on_pass(passes: Passes) -> None:
+            journal.note_passes(passes)
+            journal.tick(team.n_workers)
+            progress.update(0, "" if passes.is_done else str(passes))
+
+        failures = team.compute(missing, on_done=on_done, on_pass=on_pass)
     seconds = time.monotonic() - start_s
     _record(run, n_images, seconds, team.n_workers)
     if failures:

@@ -3,6 +3,7 @@
 from nucleiseg.inference.compute import Compute, choose_compute, read_compute
 from nucleiseg.inference.engine import Engine, ShardResult, compute_shard, get_engine
 from nucleiseg.inference.pictures import draw_pictures
+from nucleiseg.inference.sources import find_index
 from nucleiseg.inference.times import StageTimes
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "choose_compute",
     "compute_shard",
     "draw_pictures",
+    "find_index",
     "get_engine",
     "read_compute",
 ]

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Literal
 
 from nucleiseg.config import InferenceConfig
@@ -33,6 +33,8 @@ class Compute:
     """Pixels of a batch, measured; None: not measured."""
     requires: str | None = None
     """Feature of the device that the precision was chosen for, as `amx_bf16`."""
+    xla: bool = False
+    """Whether XLA compiles the network."""
 
     def batch_shape(self, tile_shape: tuple[int, int]) -> tuple[int, int, int]:
         """Tiles, height and width of a batch; a last one that is smaller is padded.
@@ -60,7 +62,7 @@ def choose_compute(
     run: CountRun,
     settings: InferenceConfig,
     *,
-    measure: Callable[[Compute], int] | None = None,
+    measure: Callable[[Compute], Compute] | None = None,
 ) -> Compute:
     """Choose the run's compute setting, or take the one that was chosen first.
 
@@ -69,7 +71,7 @@ def choose_compute(
     run : CountRun
     settings : InferenceConfig
     measure : callable, optional
-        Finds how many pixels a batch should have; called only by who chooses.
+        Completes what is best found by trying; called only by who chooses.
 
     Raises
     ------
@@ -86,9 +88,10 @@ def choose_compute(
             tile_px=settings.tile_px,
             context_px=settings.context_px,
             requires=required(precision, device),
+            xla=bool(settings.xla),
         )
-        if measure is not None and settings.batch_size is None:
-            wanted = replace(wanted, batch_pixels=measure(wanted))
+        if measure is not None:
+            wanted = measure(wanted)
         publish_json(run.compute, asdict(wanted))
     compute = read_compute(run)
     if settings.device not in ("auto", compute.device):

@@ -1,19 +1,10 @@
-"""One worker process: the network, loaded once, and shards going through it.
-
-    read -> normalise and cut -> network -> label and count -> rows
-    1 thread     1 thread       n threads      n threads
-
-The bounded room between the stages lets all of them run at once in flat memory.
-"""
+"""One worker process: the network, loaded once, and shards going through it."""
 
 import dataclasses
 import functools
 import os
 import socket
 import time
-from collections import Counter
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,19 +13,19 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from nucleiseg.archives import Reader, fingerprint, open_reader
+from nucleiseg.archives import Reader
 from nucleiseg.attempts import Attempts
-from nucleiseg.bundle import BundleInfo, read_bundle
-from nucleiseg.config import InferenceConfig, InstancesConfig, load_config
-from nucleiseg.errors import ArchiveError, BundleError, IncompleteError, RunError
-from nucleiseg.inference.compute import Compute, choose_compute
+from nucleiseg.bundle import read_bundle
+from nucleiseg.config import InstancesConfig, load_config
+from nucleiseg.errors import ArchiveError, BundleError, RunError
 from nucleiseg.inference.large import find_facts, summarise_shard
-from nucleiseg.inference.network import TiledNetwork
 from nucleiseg.inference.parts import Parts
-from nucleiseg.inference.pieces import Piece, divide, join, prepare, read_piece
-from nucleiseg.inference.pipeline import map_ordered
+from nucleiseg.inference.pieces import Piece, join
+from nucleiseg.inference.setting_up import load
+from nucleiseg.inference.sources import Sources
+from nucleiseg.inference.streaming import Stream
 from nucleiseg.inference.times import StageTimes
-from nucleiseg.instances import BlockSummary, count_nuclei, label_nuclei
+from nucleiseg.instances import BlockSummary, label_nuclei
 from nucleiseg.preprocess import normalise
 from nucleiseg.runs import CountRun, create_private, read_json, write_json
 from nucleiseg.shards import Entry, read_plan
@@ -44,10 +35,6 @@ from nucleiseg.tables import (
     write_block_partial,
     write_partial,
 )
-from nucleiseg.tiling import Tiling
-
-# From 4,096 images of 128x128 on, the seconds that measuring takes come back.
-_WORTH_MEASURING_PIXELS = 2**26
 
 
 @dataclass(frozen=True)
@@ -91,49 +78,17 @@ class Engine:
                 "planned; use another --run for the new model"
             )
         self._preprocess = model.preprocess
-        self.compute, self._network = self._choose(model, n_threads)
-        self._n_threads = n_threads
+        self.compute, self._network = load(
+            run, self.plan, self.config, model, n_threads=n_threads
+        )
+        self._stream = Stream(
+            self._network, model.preprocess, self._instances, n_threads=n_threads
+        )
+        self._sources = Sources(run, self.plan, self.config, n_threads=n_threads)
         self._attempts = Attempts(run)
         self._worker = os.environ.get("NUCLEISEG_WORKER") or socket.gethostname()
-        self._reader: tuple[tuple[str, str], Reader] | None = None
         # Of the parts of the shard at hand.
         self._times: list[StageTimes] = []
-
-    def _choose(
-        self, model: BundleInfo, n_threads: int
-    ) -> tuple[Compute, TiledNetwork]:
-        """Choose the compute setting, or take the run's, and load the network."""
-        settings = self.plan.settings["inference"]
-        measured: list[TiledNetwork] = []
-
-        def measure(wanted: Compute) -> int:
-            measured.append(TiledNetwork(model, wanted, n_threads=n_threads))
-            return measured[0].measure_batch_pixels(self._main_tile_shape(measured[0]))
-
-        is_long = self._plan_pixels() >= _WORTH_MEASURING_PIXELS
-        compute = choose_compute(
-            self.run,
-            InferenceConfig.model_validate(
-                {**settings, "device": self.config.inference.device}
-            ),
-            measure=measure if is_long else None,
-        )
-        # Not loaded twice, unless another worker has chosen something else meanwhile.
-        if measured and measured[0].bind(compute):
-            return compute, measured[0]
-        return compute, TiledNetwork(model, compute, n_threads=n_threads)
-
-    def _plan_pixels(self) -> int:
-        """Pixels of all images of the run."""
-        return sum(s.n_images * s.height * s.width for s in self.plan.shards)
-
-    def _main_tile_shape(self, network: TiledNetwork) -> tuple[int, int]:
-        """Shape of the tiles that most pixels of the run lie in."""
-        pixels: Counter[tuple[int, int]] = Counter()
-        for shard in self.plan.shards:
-            shape = network.tiling(shard.image_shape).tile_shape
-            pixels[shape] += shard.n_images * shard.height * shard.width
-        return pixels.most_common(1)[0][0]
 
     def compute_shard(self, number: int) -> ShardResult:
         """Compute one shard's partial table, unless it is there.
@@ -196,7 +151,7 @@ class Engine:
         )
 
     def _summarise(self, shard: Entry) -> BlockSummary:
-        reader = self._open(shard)
+        reader = self._sources.open(shard)
         archive = self.plan.archives[shard.archive]
         facts = find_facts(self.run, archive, shard, reader, self._preprocess)
         try:
@@ -204,7 +159,7 @@ class Engine:
         except ValueError as error:
             if str(error) != "not finite":
                 raise
-            raise ArchiveError(self._not_finite) from error
+            raise ArchiveError(self._network.not_finite) from error
 
     def _compute_all(self, number: int, shard: Entry) -> list[ImageRow]:
         """Compute a shard, whole or, where it killed or is known in part, in parts."""
@@ -258,121 +213,34 @@ class Engine:
         (piece,) = self._network.predict([piece])
         probability = join(piece, tiling)[0]
         if not np.isfinite(probability.max()):
-            raise ArchiveError(self._not_finite)
+            raise ArchiveError(self._network.not_finite)
         return probability, label_nuclei(probability, self._instances)
+
+    def open_source(self, shard: Entry) -> Reader:
+        """Open a reader of a shard's dataset, to be closed by the caller.
+
+        Raises
+        ------
+        ArchiveError, IncompleteError
+            See :meth:`Sources.open`.
+        """
+        archive = self.plan.archives[shard.archive]
+        return self._sources.open_anew(archive, str(shard.dataset))
 
     def _compute_rows(self, shard: Entry) -> list[ImageRow]:
         try:
-            reader = self._open(shard)
+            reader = self._sources.open(shard)
         except ArchiveError as error:
             return [
                 ImageRow(index, None, error.reason)
                 for index in range(shard.start, shard.stop)
             ]
-        rows = list(self._stream(shard, reader))
-        if shard.stop == reader.info.n_images:
-            self._close()
-        return rows
-
-    def _open(self, shard: Entry) -> Reader:
-        """Open a shard's dataset, or go on with the reader that is open.
-
-        Shards come in order, and a deflated member can only be read forwards: a new
-        reader for each shard would inflate it from the start each time.
-        """
-        archive = self.plan.archives[shard.archive]
-        if not Path(archive.path).exists():
-            # A file system that is away for a while must not fail its images for good.
-            raise IncompleteError(
-                f"{archive.path} is gone; run the same command again when it is back"
-            )
-        name = (archive.path, str(shard.dataset))
-        if fingerprint(archive.path) != archive.fingerprint:
-            words = "it has changed since the run was planned"
-            raise ArchiveError(f"{archive.path}: {words}", reason=words)
-        if self._reader is None or self._reader[0] != name:
-            self._close()
-            self._reader = (name, open_reader(*name))
-        return self._reader[1]
-
-    def _close(self) -> None:
-        if self._reader is not None:
-            self._reader[1].close()
-        self._reader = None
-
-    def _stream(self, shard: Entry, reader: Reader) -> Iterator[ImageRow]:
-        """Send a shard through all stages at once, in pieces of several images."""
-        tiling = self._network.tiling(shard.image_shape)
-        ranges = divide(
-            shard.start,
-            shard.stop,
-            image_pixels=shard.height * shard.width,
-            multiple=self._network.batch_shape(tiling.tile_shape)[0],
-        )
         times = StageTimes(n_images=shard.n_images)
         self._times.append(times)
-        n = self._n_threads
-        start_s, start_core_s = time.monotonic(), time.process_time()
-        with (
-            ThreadPoolExecutor(1) as reading,
-            ThreadPoolExecutor(n) as preparing,
-            ThreadPoolExecutor(n) as labelling,
-        ):
-            pieces = map_ordered(
-                times.timed("read", lambda limits: read_piece(reader, *limits)),
-                ranges,
-                pool=reading,
-                depth=1,
-            )
-            prepared = map_ordered(
-                times.timed(
-                    "normalise", lambda piece: prepare(piece, self._preprocess, tiling)
-                ),
-                pieces,
-                pool=preparing,
-                depth=n + 1,
-            )
-            counted = map_ordered(
-                times.timed("label", lambda piece: self._count_piece(piece, tiling)),
-                self._network.predict(prepared, times),
-                pool=labelling,
-                depth=n + 1,
-            )
-            for rows in counted:
-                yield from rows
-        core_s = time.process_time() - start_core_s
-        times.core_s["network"] = max(0.0, core_s - sum(times.core_s.values()))
-        times.wall_s = time.monotonic() - start_s
-
-    @property
-    def _not_finite(self) -> str:
-        return (
-            f"the network's output is not finite in {self.compute.precision}; set "
-            "inference.precision=float32 or another preprocess.normalisation"
-        )
-
-    def _count_piece(self, piece: Piece, tiling: Tiling) -> list[ImageRow]:
-        rows = []
-        for position, probability in enumerate(join(piece, tiling)):
-            index = piece.start + position
-            reason = piece.reasons.get(position)
-            rows.append(
-                ImageRow(index, None, reason)
-                if reason is not None
-                else self._count(index, piece.pixels[position], probability)
-            )
+        rows = list(self._stream.count(shard, reader, times))
+        if shard.stop == reader.info.n_images:
+            self._sources.close()
         return rows
-
-    def _count(
-        self, index: int, pixels: NDArray[Any], probability: NDArray[np.float32]
-    ) -> ImageRow:
-        try:
-            summary = count_nuclei(pixels, probability, self._instances)
-        except ValueError:
-            if np.isfinite(probability.max()):
-                raise
-            return ImageRow(index, None, self._not_finite)
-        return ImageRow(index, summary)
 
 
 @functools.lru_cache(maxsize=1)

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from nucleiseg.archives import open_reader
 from nucleiseg.errors import ArchiveError
 from nucleiseg.inference.engine import get_engine
 from nucleiseg.report import save_montage, save_prediction, save_soft_prediction
@@ -47,7 +46,7 @@ def draw_pictures(
         archive = engine.plan.archives[shard.archive]
         name = f"{archive.name}-{shard.dataset}-{index:06d}".replace("/", "_")
         try:
-            with open_reader(archive.path, str(shard.dataset)) as reader:
+            with engine.open_source(shard) as reader:
                 pixels = reader.read(index, index + 1)[0]
             probability, labels = engine.predict_image(pixels)
         except ArchiveError as error:

@@ -55,6 +55,8 @@ class CountStatus:
     stages: dict[str, Any] | None
     """Where the workers' time went, see :class:`nucleiseg.inference.StageTimes`; None
     before the first shard."""
+    passes: str | None
+    """How far the passes over npz members are; None where there are none left."""
     jobs: JobsStatus
 
 
@@ -113,6 +115,7 @@ def read_count_status(root: Path, *, now_s: float) -> CountStatus:
         error=progress.get("error"),
         table=str(table) if table else None,
         stages=_find_stages(progress),
+        passes=progress.get("passes") if is_moving else None,
         jobs=jobs,
     )
 

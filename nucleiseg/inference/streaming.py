@@ -1,0 +1,128 @@
+"""A shard's images through all stages at once.
+
+    read -> normalise and cut -> network -> label and count -> rows
+    1 thread     n threads      n threads      n threads
+
+The bounded room between the stages lets all of them run at once in flat memory.
+"""
+
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nucleiseg.archives import Reader
+from nucleiseg.config import InstancesConfig, PreprocessConfig
+from nucleiseg.inference.network import TiledNetwork
+from nucleiseg.inference.pieces import Piece, divide, join, prepare, read_piece
+from nucleiseg.inference.pipeline import map_ordered
+from nucleiseg.inference.times import StageTimes
+from nucleiseg.instances import count_nuclei
+from nucleiseg.shards import Entry
+from nucleiseg.tables import ImageRow
+from nucleiseg.tiling import Tiling
+
+
+class Stream:
+    """Counts the images of shards.
+
+    Parameters
+    ----------
+    network : TiledNetwork
+    preprocess : PreprocessConfig
+    instances : InstancesConfig
+    n_threads : int
+        Threads of each stage but reading.
+    """
+
+    def __init__(
+        self,
+        network: TiledNetwork,
+        preprocess: PreprocessConfig,
+        instances: InstancesConfig,
+        *,
+        n_threads: int,
+    ) -> None:
+        self._network = network
+        self._preprocess = preprocess
+        self._instances = instances
+        self._n_threads = n_threads
+
+    def count(
+        self, shard: Entry, reader: Reader, times: StageTimes
+    ) -> Iterator[ImageRow]:
+        """Count the images of a shard, in pieces of several.
+
+        Parameters
+        ----------
+        shard : Entry
+        reader : Reader
+            Of its dataset.
+        times : StageTimes
+            Takes up where the time goes.
+        """
+        tiling = self._network.tiling(shard.image_shape)
+        ranges = divide(
+            shard.start,
+            shard.stop,
+            image_pixels=shard.height * shard.width,
+            multiple=self._network.batch_shape(tiling.tile_shape)[0],
+        )
+        n = self._n_threads
+        start_s, start_core_s = time.monotonic(), time.process_time()
+        with (
+            ThreadPoolExecutor(1) as reading,
+            ThreadPoolExecutor(n) as preparing,
+            ThreadPoolExecutor(n) as labelling,
+        ):
+            pieces = map_ordered(
+                times.timed("read", lambda limits: read_piece(reader, *limits)),
+                ranges,
+                pool=reading,
+                depth=1,
+            )
+            prepared = map_ordered(
+                times.timed(
+                    "normalise", lambda piece: prepare(piece, self._preprocess, tiling)
+                ),
+                pieces,
+                pool=preparing,
+                depth=n + 1,
+            )
+            counted = map_ordered(
+                times.timed("label", lambda piece: self._count_piece(piece, tiling)),
+                self._network.predict(prepared, times),
+                pool=labelling,
+                depth=n + 1,
+            )
+            for rows in counted:
+                yield from rows
+        core_s = time.process_time() - start_core_s
+        times.core_s["network"] = max(0.0, core_s - sum(times.core_s.values()))
+        times.wall_s = time.monotonic() - start_s
+
+    def _count_piece(self, piece: Piece, tiling: Tiling) -> list[ImageRow]:
+        rows = []
+        for position, probability in enumerate(join(piece, tiling)):
+            index = piece.start + position
+            reason = piece.reasons.get(position)
+            rows.append(
+                ImageRow(index, None, reason)
+                if reason is not None
+                else self._count_image(index, piece.pixels[position], probability)
+            )
+        return rows
+
+    def _count_image(
+        self, index: int, pixels: NDArray[Any], probability: NDArray[np.float32]
+    ) -> ImageRow:
+        try:
+            summary = count_nuclei(pixels, probability, self._instances)
+        except ValueError:
+            if np.isfinite(probability.max()):
+                raise
+            return ImageRow(index, None, self._network.not_finite)
+        return ImageRow(index, summary)
