@@ -31,7 +31,7 @@ def main() -> int:
         config = load_config(options.config, options.overrides)
         if "SLURM_ARRAY_JOB_ID" in os.environ:
             count_by_hand(options.archives, options.model, config, options.run)
-        prepared = prepare(options.archives, options.model, config)
+        prepared = prepare(options.archives, options.model, config, folder=options.run)
         merged = count(prepared, options.run, workers=None).merged
     except IncompleteError as error:
         print(f"jobs.count: {error}", file=sys.stderr)

@@ -5,8 +5,16 @@ import pytest
 
 from nucleiseg.bundle import read_bundle, write_info
 from nucleiseg.config import Config, ModelConfig
+from nucleiseg.devices import import_tensorflow
 from nucleiseg.errors import BundleError
-from nucleiseg.model import build_unet, describe, load_network, predict, save_weights
+from nucleiseg.model import (
+    build_unet,
+    describe,
+    load_network,
+    predict,
+    round_kernel,
+    save_weights,
+)
 from nucleiseg.runs import Bundle
 
 SMALL = ModelConfig(base_filters=2)
@@ -89,3 +97,47 @@ def test_weights_of_another_network_are_refused(tmp_path):
     with pytest.raises(BundleError, match="does not hold the network") as caught:
         load_network(wider)
     assert "\n" not in str(caught.value)
+
+
+class TestRoundKernel:
+    @pytest.fixture(params=["bfloat16", "float16"])
+    def dtype(self, request):
+        return import_tensorflow().as_dtype(request.param).as_numpy_dtype
+
+    @pytest.fixture
+    def kernel(self):
+        rng = np.random.default_rng(5)
+        return rng.normal(scale=0.1, size=(3, 3, 16, 32)).astype(np.float32)
+
+    def test_values_are_of_the_type_and_near(self, kernel, dtype):
+        rounded = round_kernel(kernel, dtype)
+        assert rounded.shape == kernel.shape
+        np.testing.assert_array_equal(rounded.astype(dtype).astype("f"), rounded)
+        # Its own rounding, and the error that it takes over from a larger tap.
+        step = 2.0**-8 * np.abs(kernel).max()
+        assert 0 < np.abs(rounded - kernel).max() < step
+
+    def test_sums_over_the_taps_are_kept(self, kernel, dtype):
+        def error(rounded):
+            return np.abs((rounded - kernel).sum(axis=(0, 1), dtype=np.float64)).max()
+
+        one_by_one = kernel.astype(dtype).astype(np.float32)
+        assert error(round_kernel(kernel, dtype)) < error(one_by_one) / 5
+
+    def test_what_the_type_holds_stays(self, dtype):
+        kernel = np.zeros((3, 3, 2, 2), dtype=np.float32)
+        kernel[1, 1], kernel[0, 2] = 0.5, -0.375
+        np.testing.assert_array_equal(round_kernel(kernel, dtype), kernel)
+
+
+def test_load_network_rounds_the_kernels_of_16_bit_layers_only(tmp_path):
+    network = build_unet(SMALL)
+    info = save_bundle(tmp_path / "model", network)
+    dtype = import_tensorflow().bfloat16.as_numpy_dtype
+    loaded = load_network(info, precision="bfloat16")
+    kernels = network.get_weights()[::2]
+    found = loaded.get_weights()[::2]
+    np.testing.assert_array_equal(found[0], kernels[0])
+    np.testing.assert_array_equal(found[-1], kernels[-1])
+    for kernel, rounded in zip(kernels[1:-1], found[1:-1], strict=True):
+        np.testing.assert_array_equal(rounded, round_kernel(kernel, dtype))

@@ -18,8 +18,16 @@ from nucleiseg.runs import CountRun, create_private
 def run(options: argparse.Namespace) -> int:
     """Count, or say what would be counted."""
     config = load_settings(options, options.config, _shorthands(options))
+    is_sent = options.cluster is not None
+    n_workers = config.cluster.workers if is_sent else options.workers
     if options.dry_run:
-        prepared = prepare(options.archives, options.model, config)
+        prepared = prepare(
+            options.archives,
+            options.model,
+            config,
+            folder=options.run,
+            workers=n_workers,
+        )
         _print_plan(prepared)
         if options.cluster == "slurm":
             print_texts(preview_count(prepared, options.run))
@@ -29,8 +37,14 @@ def run(options: argparse.Namespace) -> int:
             "count needs --run DIR, the folder for table and partial tables (or "
             "--dry-run)"
         )
-    if options.cluster is not None:
-        prepared = prepare(options.archives, options.model, config)
+    if is_sent:
+        prepared = prepare(
+            options.archives,
+            options.model,
+            config,
+            folder=options.run,
+            workers=n_workers,
+        )
         print_submitted(submit_count(prepared, options.run, options.cluster))
         return DONE
     refuse_while_active(CountRun(options.run).jobs)
@@ -58,7 +72,7 @@ def count_and_report(
     int
         Exit status.
     """
-    prepared = prepare(archives, model, config)
+    prepared = prepare(archives, model, config, folder=folder, workers=workers)
     # Before the log is opened in it.
     refuse_others(CountRun(folder), prepared.plan)
     create_private(folder)

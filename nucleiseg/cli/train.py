@@ -78,15 +78,18 @@ def _count_test(config: Config, training: TrainRun, test_input: str) -> int:
     from nucleiseg.cli.count import count_and_report
 
     folder = training.test.root
-    prepared = prepare([test_input], training.bundle.root, config)
+    # A GPU is still held by this process, which trained on it.
+    workers = 0 if n_gpus() else None
+    prepared = prepare(
+        [test_input], training.bundle.root, config, folder=folder, workers=workers
+    )
     _move_outdated(training, prepared.plan.identity)
     return count_and_report(
         [test_input],
         model=training.bundle.root,
         folder=folder,
         config=config,
-        # A GPU is still held by this process, which trained on it.
-        workers=0 if n_gpus() else None,
+        workers=workers,
     )
 
 

@@ -6,6 +6,7 @@ is there.
 """
 
 from nucleiseg.cluster import slurm
+from nucleiseg.cluster.dask_team import open_team
 from nucleiseg.cluster.gathering import GatheredTeam, gather
 from nucleiseg.cluster.jobs import CountJob, TrainJob
 from nucleiseg.cluster.passes import Passes
@@ -26,8 +27,8 @@ from nucleiseg.cluster.submission import (
     record_submission,
     submit,
 )
-from nucleiseg.cluster.team import Team, open_team
-from nucleiseg.cluster.workers import Workers, plan_workers
+from nucleiseg.cluster.team import Team
+from nucleiseg.cluster.workers import Workers, expect_workers, plan_workers
 
 __all__ = [
     "Batch",
@@ -40,6 +41,7 @@ __all__ = [
     "Team",
     "TrainJob",
     "Workers",
+    "expect_workers",
     "gather",
     "is_cancelled",
     "list_queued",

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 from nucleiseg.cluster import slurm
 from nucleiseg.cluster.connection import SETTINGS, quieten
+from nucleiseg.cluster.dask_team import DaskTeam, Outcome, Task
 from nucleiseg.cluster.records import ask_to_leave
 from nucleiseg.cluster.rendezvous import announced, is_announced, make_keys
 from nucleiseg.cluster.task import Report
-from nucleiseg.cluster.team import DaskTeam, Outcome, Task
 from nucleiseg.inference import ShardResult
 from nucleiseg.runs import CountRun
 

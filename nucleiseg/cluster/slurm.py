@@ -51,6 +51,8 @@ class Grant:
     job_id: str
     element: int
     """Position in its array, 0 for the first and for a job that is in none."""
+    n_elements: int
+    """Jobs of its array; 1 for a job that is in none."""
     restarts: int
     node: str
     address: str | None
@@ -75,6 +77,7 @@ def read_grant() -> Grant | None:
     return Grant(
         job_id=f"{array}_{element}" if array else values["SLURM_JOB_ID"],
         element=int(element) - int(values.get("SLURM_ARRAY_TASK_MIN", "0")),
+        n_elements=int(values.get("SLURM_ARRAY_TASK_COUNT", "1")),
         restarts=int(values.get("SLURM_RESTART_COUNT", "0")),
         node=values.get("SLURMD_NODENAME", ""),
         address=values.get("SLURM_LAUNCH_NODE_IPADDR"),

@@ -3,6 +3,7 @@
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from nucleiseg.devices import available_cores
 from nucleiseg.errors import RunError
@@ -49,6 +50,23 @@ def plan_workers(wanted: int | None, *, device: str, n_shards: int) -> Workers:
         return Workers(count, max(1, cores // max(1, count)), gpus[:count])
     count = min(1 if wanted is None else wanted, max(1, n_shards))
     return Workers(count, max(1, cores // max(1, count)))
+
+
+def expect_workers(
+    wanted: int | None, *, device: Literal["auto", "cpu", "gpu"]
+) -> tuple[int, Literal["cpu", "gpu"]]:
+    """Foresee how many workers there will be and on what, without starting any.
+
+    Parameters
+    ----------
+    wanted : int or None
+        Workers, here or on a cluster; None: one a GPU of this machine, or one.
+    device : {"auto", "cpu", "gpu"}
+        As set; `gpu` where a cluster's nodes have GPUs, whatever there is here.
+    """
+    gpus = () if device == "cpu" else _visible_gpus()
+    count = max(1, len(gpus)) if wanted is None else max(1, wanted)
+    return count, "gpu" if gpus or device == "gpu" else "cpu"
 
 
 def _visible_gpus() -> tuple[str, ...]:

@@ -7,7 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nucleiseg.bundle import BundleInfo, read_bundle, resolve_for_counting
-from nucleiseg.cluster import Passes, Team, Workers, open_team, plan_workers
+from nucleiseg.cluster import (
+    Passes,
+    Team,
+    Workers,
+    expect_workers,
+    open_team,
+    plan_workers,
+)
 from nucleiseg.config import Config, load_config
 from nucleiseg.counting.claim import claim
 from nucleiseg.counting.journal import Journal
@@ -48,7 +55,14 @@ class CountResult:
     n_pictures: int
 
 
-def prepare(inputs: Sequence[str], model: Path, config: Config) -> Prepared:
+def prepare(
+    inputs: Sequence[str],
+    model: Path,
+    config: Config,
+    *,
+    folder: Path | None = None,
+    workers: int | None = None,
+) -> Prepared:
     """Check model, configuration and archives, and plan; write nothing.
 
     Parameters
@@ -58,6 +72,12 @@ def prepare(inputs: Sequence[str], model: Path, config: Config) -> Prepared:
     model : Path
         The model bundle.
     config : Config
+    folder : Path, optional
+        The run directory. If a run was planned in it before, its size of shards is
+        kept, however many workers there are now.
+    workers : int, optional
+        Workers that are expected, for the size of shards; None: as many as
+        :func:`count` would start here.
 
     Raises
     ------
@@ -66,8 +86,16 @@ def prepare(inputs: Sequence[str], model: Path, config: Config) -> Prepared:
         not fit the inputs.
     """
     bundle = read_bundle(model.absolute())
-    resolved = resolve_for_counting(config, bundle)
-    plan = make_plan(inputs, resolved, bundle)
+    resolved = _resolve_index(resolve_for_counting(config, bundle))
+    n_workers, device = expect_workers(workers, device=config.inference.device)
+    plan = make_plan(
+        inputs,
+        resolved,
+        bundle,
+        n_workers=n_workers,
+        device=device,
+        shard_pixels=_find_shard_pixels(folder),
+    )
     reasons = [
         f"{plan.archives[entry.archive].path}"
         f"{'' if entry.dataset is None else ':' + entry.dataset}: {entry.reason}"
@@ -81,6 +109,22 @@ def prepare(inputs: Sequence[str], model: Path, config: Config) -> Prepared:
     for reason in reasons:
         logger.warning("%s", reason)
     return Prepared(plan, resolved, bundle)
+
+
+def _resolve_index(config: Config) -> Config:
+    """Make the folder of seek points one that workers find from anywhere."""
+    if config.shards.index is None:
+        return config
+    index = str(Path(config.shards.index).absolute())
+    shards = config.shards.model_copy(update={"index": index})
+    return config.model_copy(update={"shards": shards})
+
+
+def _find_shard_pixels(folder: Path | None) -> int | None:
+    """Find the size of shards that a run was planned with before."""
+    if folder is None or not CountRun(folder).plan.exists():
+        return None
+    return read_plan(CountRun(folder).plan).shard_pixels
 
 
 def reopen(run: CountRun) -> Prepared:

@@ -48,7 +48,13 @@ def count_by_hand(
     slurm.refuse_several_tasks(slurm.COUNT_IS_ONE_PROCESS)
     run = CountRun(folder.absolute())
     if grant.element == 0:
-        prepared = prepare(inputs, model, for_cluster(config))
+        prepared = prepare(
+            inputs,
+            model,
+            for_cluster(config),
+            folder=run.root,
+            workers=grant.n_elements * max(1, len(grant.gpus)),
+        )
         create_private(run.root)
         if not _is_submitted(run, grant):
             refuse_while_active(run.jobs)

@@ -1,0 +1,58 @@
+"""The network's weights in a model bundle, and in a computation type."""
+
+from typing import Any
+
+from numpy.typing import NDArray
+
+from nucleiseg.bundle import BundleInfo
+from nucleiseg.config import ModelConfig
+from nucleiseg.devices import import_tensorflow
+from nucleiseg.errors import BundleError
+from nucleiseg.model.rounding import round_kernel
+from nucleiseg.model.unet import build_unet
+from nucleiseg.runs import Bundle, atomic_path
+
+
+def save_weights(
+    bundle: Bundle, settings: ModelConfig, weights: list[NDArray[Any]]
+) -> None:
+    """Save a network as `model.keras`, in float32 whatever it was trained in."""
+    network = build_unet(settings)
+    network.set_weights(weights)
+    with atomic_path(bundle.weights) as temporary:
+        network.save(temporary)
+
+
+def load_network(info: BundleInfo, *, precision: str = "float32") -> Any:
+    """Load a bundle's network for prediction in a computation type.
+
+    Raises
+    ------
+    BundleError
+        The weights do not belong to the network that the bundle describes.
+    """
+    import_tensorflow()
+    import keras
+
+    try:
+        saved = keras.models.load_model(info.paths.weights, compile=False)
+        network = build_unet(info.model, precision=precision)
+        network.set_weights(saved.get_weights())
+        _round_kernels(network, precision)
+    except (ValueError, OSError, TypeError, KeyError) as error:
+        raise BundleError(
+            f"{info.paths.weights} does not hold the network that {info.paths.info} "
+            f"describes ({' '.join(str(error).split())[:200]}); train anew"
+        ) from error
+    return network
+
+
+def _round_kernels(network: Any, precision: str) -> None:
+    """Round the kernels of the layers that compute in a type of 16 bits."""
+    if precision == "float32":
+        return
+    dtype = import_tensorflow().as_dtype(precision).as_numpy_dtype
+    for layer in network.layers:
+        if layer.weights and layer.compute_dtype == precision:
+            kernel, bias = layer.get_weights()
+            layer.set_weights([round_kernel(kernel, dtype), bias])
