@@ -30,8 +30,11 @@ class Counted:
 
     @property
     def rate(self) -> float:
-        """Images a second of one worker, without start-up and index."""
-        return self.n_images / float(self.stages["wall_s"])
+        """Images a second from the first one asked for to the last row.
+
+        Without start-up and index, with whatever is lost between shards.
+        """
+        return self.n_images / float(self.stages["span_s"])
 
     @property
     def rate_with_start(self) -> float:

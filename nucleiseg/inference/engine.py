@@ -106,7 +106,7 @@ class Engine:
             n_failed = there.column("status").to_pylist().count("failed")
             return ShardResult(number, shard.n_images, n_failed, 0.0, True)
         if shard.block is not None:
-            return self._compute_block(number, shard, start_s)
+            return self._compute_block(number, shard)
         rows = self._compute_all(number, shard)
         n_failed = sum(row.summary is None for row in rows)
         self._note_failures(number, n_failed)
@@ -119,32 +119,29 @@ class Engine:
             number, len(rows), n_failed, time.monotonic() - start_s, False, times
         )
 
-    def _compute_block(self, number: int, shard: Entry, start_s: float) -> ShardResult:
+    def _compute_block(self, number: int, shard: Entry) -> ShardResult:
         """Compute a block of a large image; where one fails, its image does."""
-        summary: BlockSummary | None = None
-        reason = self._attempts.history(number).verdict(shard.start)
-        start_core_s = time.process_time()
-        if reason is None:
-            whole = (shard.start, shard.stop)
-            with self._attempts.attempt(number, whole, worker=self._worker):
-                try:
-                    summary = self._summarise(shard)
-                except ArchiveError as error:
-                    reason = error.reason
-        self._note_failures(number, int(reason is not None))
-        write_block_partial(
-            self.run,
-            self.plan,
-            shard,
-            None if summary is None else summary.to_bytes(),
-            reason,
-            compute=self.compute.identity,
-        )
-        self._attempts.clear(number)
-        times = StageTimes(
-            n_images=shard.n_new_images, wall_s=time.monotonic() - start_s
-        )
-        times.core_s["network"] = time.process_time() - start_core_s
+        times = StageTimes(n_images=shard.n_new_images)
+        with times.running():
+            summary: BlockSummary | None = None
+            reason = self._attempts.history(number).verdict(shard.start)
+            if reason is None:
+                whole = (shard.start, shard.stop)
+                with self._attempts.attempt(number, whole, worker=self._worker):
+                    try:
+                        summary = self._summarise(shard)
+                    except ArchiveError as error:
+                        reason = error.reason
+            self._note_failures(number, int(reason is not None))
+            write_block_partial(
+                self.run,
+                self.plan,
+                shard,
+                None if summary is None else summary.to_bytes(),
+                reason,
+                compute=self.compute.identity,
+            )
+            self._attempts.clear(number)
         n_failed = int(reason is not None and shard.is_first_block)
         return ShardResult(
             number, shard.n_new_images, n_failed, times.wall_s, False, times

@@ -6,7 +6,6 @@
 The bounded room between the stages lets all of them run at once in flat memory.
 """
 
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -72,8 +71,8 @@ class Stream:
             multiple=self._network.batch_shape(tiling.tile_shape)[0],
         )
         n = self._n_threads
-        start_s, start_core_s = time.monotonic(), time.process_time()
         with (
+            times.running(),
             ThreadPoolExecutor(1) as reading,
             ThreadPoolExecutor(n) as preparing,
             ThreadPoolExecutor(n) as labelling,
@@ -100,9 +99,6 @@ class Stream:
             )
             for rows in counted:
                 yield from rows
-        core_s = time.process_time() - start_core_s
-        times.core_s["network"] = max(0.0, core_s - sum(times.core_s.values()))
-        times.wall_s = time.monotonic() - start_s
 
     def _count_piece(self, piece: Piece, tiling: Tiling) -> list[ImageRow]:
         rows = []
