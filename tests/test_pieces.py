@@ -49,6 +49,13 @@ def test_a_range_is_divided_without_gaps(start, n_images, image_pixels, multiple
         assert n_in_piece == 1 or n_in_piece * image_pixels <= 4 * 2**20
 
 
+def test_first_pieces_are_small_so_that_the_network_need_not_wait():
+    pieces = list(divide(7, 507, image_pixels=128 * 128, multiple=16))
+    sizes = [last - first for first, last in pieces]
+    assert sizes[:4] == [16, 32, 64, 64]
+    assert sum(sizes) == 500
+
+
 @given(
     sizes=st.lists(st.integers(1, 9), max_size=8),
     n_tiles=st.integers(2, 7),

@@ -93,24 +93,27 @@ def large(tmp_path):
 
 class TestPixels:
     @pytest.mark.parametrize(
-        ("n_pixels", "n_workers", "device", "expected"),
+        ("n_pixels", "n_workers", "device", "filters", "expected"),
         [
-            (2**40, 1, "gpu", 2**31),
-            (2**40, 1, "cpu", 2**23),
-            (2**40, 1, "auto", 2**23),
-            # Eight shards a worker.
-            (2**33, 4, "gpu", 2**28),
-            (2**25, 1, "cpu", 2**22),
-            (2**25, 3, "cpu", 2**25 // 24),
+            (2**40, 1, "gpu", 64, 2**31),
+            (2**40, 1, "cpu", 64, 2**23),
+            (2**40, 1, "cpu", 16, 2**25),
+            (2**40, 1, "auto", 16, 2**25),
+            # Six shards a worker.
+            (6 * 2**30, 4, "gpu", 16, 2**28),
+            (6 * 2**22, 1, "cpu", 16, 2**22),
+            (2**25, 3, "cpu", 16, 2**25 // 18),
             # No less than 2**20.
-            (2**25, 4, "cpu", 2**20),
-            (2**25, 1000, "gpu", 2**20),
-            (0, 0, "auto", 2**20),
-            (2**40, 0, "gpu", 2**31),
+            (2**24, 4, "cpu", 16, 2**20),
+            (2**25, 1000, "gpu", 16, 2**20),
+            (0, 0, "auto", 16, 2**20),
+            (2**40, 0, "gpu", 64, 2**31),
         ],
     )
-    def test_choice(self, n_pixels, n_workers, device, expected):
-        found = choose_pixels(n_pixels, n_workers=n_workers, device=device)
+    def test_choice(self, n_pixels, n_workers, device, filters, expected):
+        found = choose_pixels(
+            n_pixels, n_workers=n_workers, device=device, base_filters=filters
+        )
         assert found == expected
 
     def plan(self, make_bundle, path, n_workers, device="auto", pixels=None):
@@ -120,13 +123,13 @@ class TestPixels:
     def test_every_worker_gets_several(self, large, make_bundle):
         for n_workers in (1, 16, 100):
             plan = self.plan(make_bundle, large, n_workers, "gpu")
-            assert len(plan.shards) >= 8 * n_workers
-            assert len(plan.shards) <= 9 * n_workers
-        assert len(self.plan(make_bundle, large, 1, "cpu").shards) == 2**32 // 2**23
+            assert len(plan.shards) >= 6 * n_workers
+            assert len(plan.shards) <= 7 * n_workers
+        assert len(self.plan(make_bundle, large, 1, "cpu").shards) == 2**32 // 2**25
 
     def test_is_kept_for_another_number_of_workers(self, large, make_bundle, tmp_path):
         plan = self.plan(make_bundle, large, 16, "gpu")
-        assert plan.shard_pixels == 2**32 // (8 * 16)
+        assert plan.shard_pixels == 2**32 // (6 * 16)
         write_plan(tmp_path / "plan.parquet", plan)
         kept = read_plan(tmp_path / "plan.parquet").shard_pixels
         again = self.plan(make_bundle, large, 3, "cpu", kept)
@@ -151,7 +154,7 @@ class TestPixels:
         np.savez(tmp_path / "b.npz", X=np.zeros((4, 512, 512), "u1"))
         paths = [large, tmp_path / "b.npz", tmp_path / "missing.npz"]
         plan = plan_files(make_bundle, *paths, options={"n_workers": 128})
-        assert plan.shard_pixels == (2**32 + 2**20) // (8 * 128)
+        assert plan.shard_pixels == (2**32 + 2**20) // (6 * 128)
 
 
 class TestBlocks:

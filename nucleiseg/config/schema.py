@@ -145,8 +145,8 @@ class ShardsConfig(Section):
     """Images a shard; unset: from `pixels` and the image size. Where a chunk of an
     HDF5 dataset spans several images, a shard holds whole chunks."""
     pixels: int | None = Field(default=None, ge=1)
-    """Pixels a shard, about; unset: one to three minutes of work on a GPU, 2**23 (512
-    images of 128x128) else, and several shards a worker."""
+    """Pixels a shard, about; unset: one to three minutes of work on a GPU, 2**29 over
+    the model's base filters on a CPU, and several shards a worker."""
     block_pixels: int = Field(default=2**24, ge=1)
     """Images with more pixels are counted in blocks of at most about so many."""
     index: str | None = None

@@ -51,7 +51,8 @@ def divide(
     image_pixels : int
         Pixels of each.
     multiple : int
-        Images of a batch: pieces hold whole batches, which then need no copying.
+        Images of a batch: pieces hold whole batches, which then need no copying. The
+        first ones hold few, so that the network need not wait for a large one.
     """
     size = max(1, _PIECE_PIXELS // image_pixels)
     size = (
@@ -59,8 +60,11 @@ def divide(
         if multiple * image_pixels <= (4 * _PIECE_PIXELS)
         else size
     )
-    for first in range(start, stop, size):
-        yield first, min(first + size, stop)
+    step = min(size, multiple)
+    while start < stop:
+        yield start, min(start + step, stop)
+        start += step
+        step = size if 2 * step > size else 2 * step
 
 
 def read_piece(reader: Reader, start: int, stop: int) -> Piece:

@@ -10,15 +10,14 @@ from nucleiseg.config import Config
 from nucleiseg.shards.entries import Rows, make_rows, split_rows
 from nucleiseg.tiling import Tiling
 
-# A shard on a GPU: one to three minutes at the 10 to 40 million pixels a second that
-# are expected of the larger network (64 base filters) on cards of the last years.
-_GPU_PIXELS = 2**31
-# A shard on a CPU: seconds to minutes at 0.1 to 10 million pixels a second.
-_CPU_PIXELS = 2**23
+# A shard of a network with one base filter: the work a pixel takes grows with them.
+# With 64 on a GPU 2**31: one to three minutes at 10 to 40 million pixels a second. With
+# 16 on a CPU 2**25, 2,048 images of 128x128: 4 s where it has AMX, a minute elsewhere.
+_PIXELS = {"gpu": 2**37, "cpu": 2**29}
 # Below this, starting a shard (ledger, partial table, opening its archive) shows.
 _LEAST_PIXELS = 2**20
 # Shards a worker, at least, so that all of them end at about the same time.
-_SHARDS_PER_WORKER = 8
+_SHARDS_PER_WORKER = 6
 # How much longer than wished a shard may get so that it holds a whole chunk.
 _MOST_GROWTH = 8
 
@@ -49,7 +48,9 @@ class ShardSize:
         return chunk if chunk <= _MOST_GROWTH * wished else wished
 
 
-def choose_pixels(n_pixels: int, *, n_workers: int, device: str) -> int:
+def choose_pixels(
+    n_pixels: int, *, n_workers: int, device: str, base_filters: int
+) -> int:
     """Choose pixels a shard, where nobody has set them.
 
     Parameters
@@ -59,14 +60,16 @@ def choose_pixels(n_pixels: int, *, n_workers: int, device: str) -> int:
     n_workers : int
         That are expected; 0, none but this process, is as good as 1.
     device : {"auto", "cpu", "gpu"}
+    base_filters : int
+        Of the network.
 
     Returns
     -------
     int
-        2**31 on a GPU, else 2**23, or less where workers would get fewer than eight
-        shards each, but no less than 2**20.
+        One to three minutes of work on a GPU, seconds to minutes on a CPU, or less
+        where workers would get fewer than six shards each, but no less than 2**20.
     """
-    wished = _GPU_PIXELS if device == "gpu" else _CPU_PIXELS
+    wished = _PIXELS["gpu" if device == "gpu" else "cpu"] // base_filters
     share = n_pixels // (_SHARDS_PER_WORKER * max(1, n_workers))
     return max(_LEAST_PIXELS, min(wished, share))
 

@@ -55,7 +55,12 @@ def make_plan(
             for item in items
             if item.info is not None
         )
-        pixels = choose_pixels(n_pixels, n_workers=n_workers, device=device)
+        pixels = choose_pixels(
+            n_pixels,
+            n_workers=n_workers,
+            device=device,
+            base_filters=model.model.base_filters,
+        )
     size = ShardSize(config.shards.images, pixels)
     return Plan(
         tuple(archives),
