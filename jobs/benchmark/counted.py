@@ -37,6 +37,11 @@ class Counted:
         return self.n_images / float(self.stages["span_s"])
 
     @property
+    def rate_by_clock(self) -> float:
+        """Images a second of a worker while it has a shard, by its own clock."""
+        return self.n_images / float(self.stages["wall_s"])
+
+    @property
     def rate_with_start(self) -> float:
         """Images a second of the whole program."""
         return self.n_images / self.ran.wall_s

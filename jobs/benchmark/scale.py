@@ -122,7 +122,7 @@ def _summarise(counts: dict[int, list[Counted]]) -> list[dict[str, Any]]:
                 "images_per_s": rate,
                 # Their seconds are added up.
                 "images_per_s_by_clocks": middle(
-                    n_workers * count.rate for count in found
+                    n_workers * count.rate_by_clock for count in found
                 ),
                 "gain": rate / first["images_per_s"],
                 "wanted_gain": _WANTED_EACH * n_workers / first["workers"],
