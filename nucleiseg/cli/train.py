@@ -57,16 +57,23 @@ def run(options: argparse.Namespace) -> int:
 
 @contextlib.contextmanager
 def _stop_requests() -> Iterator[Callable[[], bool]]:
-    """Take SIGUSR1 and SIGUSR2 as the wish that training stop after this epoch."""
+    """Take signals as the wish that training stop after this step.
+
+    USR1 comes from a job's leader, USR2 from SLURM before the time limit, TERM from
+    whoever wants the device back; a second TERM ends the process at once.
+    """
     asked: list[int] = []
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False
         return
-    numbers = (signal.SIGUSR1, signal.SIGUSR2)
-    before = [
-        signal.signal(number, lambda received, _: asked.append(received))
-        for number in numbers
-    ]
+
+    def ask(received: int, frame: object) -> None:
+        if received == signal.SIGTERM and received in asked:
+            raise KeyboardInterrupt
+        asked.append(received)
+
+    numbers = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM)
+    before = [signal.signal(number, ask) for number in numbers]
     try:
         yield lambda: bool(asked)
     finally:
@@ -125,7 +132,7 @@ def _print_preview(config: Config) -> None:
 
 def _print_result(result: TrainResult) -> None:
     if result.already_finished:
-        print(f"finished before: all {result.history.epochs} epochs are in")
+        print(f"finished before, after {result.history.epochs} epochs: nothing is done")
     scores = result.scores["validation"]
     root = result.run.root
     print(f"model        {result.run.bundle.root}")

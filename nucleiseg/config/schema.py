@@ -79,10 +79,24 @@ class TrainingConfig(Section):
     """Passes over the training images."""
     batch_size: int = Field(default=16, ge=1)
     """Images a step, over all replicas together."""
-    optimizer: Literal["rmsprop", "adam"] = "adam"
+    optimizer: Literal["rmsprop", "adam", "adamw"] = "adam"
     """Keras optimiser."""
     learning_rate: float = Field(default=1e-3, gt=0)
-    """Learning rate of the optimiser."""
+    """Learning rate of the optimiser; of a schedule, the highest."""
+    schedule: Literal["constant", "cosine"] = "constant"
+    """`cosine`: falls to 0 along half a cosine until the last epoch's last step, so
+    that `epochs` cannot grow afterwards."""
+    warmup_steps: int = Field(default=0, ge=0)
+    """Steps in which the learning rate rises from 0, evenly."""
+    weight_decay: float = Field(default=0.01, ge=0)
+    """Weight decay of `adamw`; biases are left out."""
+    clip_norm: float | None = Field(default=None, gt=0)
+    """Largest norm of a step's gradient, all weights together; null: no limit."""
+    ema_decay: float | None = Field(default=None, gt=0, lt=1)
+    """Validate and keep a running average of the weights, of which each step leaves
+    so much in place (0.999); null: the weights themselves."""
+    early_stopping_epochs: int | None = Field(default=None, ge=1)
+    """Stop after so many epochs without a lower validation loss; null: never."""
     shuffle: bool = True
     """A new order of the training images each epoch, the same for a seed."""
     seed: int = Field(default=0, ge=0)
@@ -97,6 +111,15 @@ class TrainingConfig(Section):
     """`gpu`, the default on a cluster, refuses to train where TensorFlow sees none."""
     precision: Precision = "auto"
     """Computation type; `auto` follows the device."""
+    xla: bool = False
+    """Compile the step with XLA; one replica only."""
+    deterministic: bool = False
+    """Operations that give the same bits each time on a GPU, where they are slower;
+    on a CPU they do anyway."""
+    checkpoint_min: float = Field(default=10.0, gt=0)
+    """Minutes between checkpoints within an epoch; each epoch ends with one, too."""
+    tensorboard: bool = False
+    """Write events for TensorBoard; needs `pip install 'nucleiseg[tensorboard]'`."""
 
 
 class InstancesConfig(Section):

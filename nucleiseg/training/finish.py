@@ -10,42 +10,41 @@ from numpy.typing import NDArray
 from nucleiseg.bundle import write_info
 from nucleiseg.config import Config
 from nucleiseg.dataset import LabelledImages
-from nucleiseg.errors import RunError
 from nucleiseg.model import build_unet, save_weights
 from nucleiseg.provenance import describe_environment
 from nucleiseg.report import save_history
 from nucleiseg.runs import Bundle, TrainRun
+from nucleiseg.training.checkpoints import Arrays, Checkpoint
+from nucleiseg.training.history import History
 from nucleiseg.training.scores import score_counts
-from nucleiseg.training.state import History, load_best, load_newest
-
-
-def _final_weights(
-    run: TrainRun, config: Config, history: History
-) -> list[NDArray[Any]]:
-    if config.training.keep == "best":
-        return load_best(run, history)
-    checkpoint = load_newest(run)
-    if checkpoint is None:
-        raise RunError(f"{run.checkpoints} is empty; train again")
-    n_weights = len(build_unet(config.model).weights)
-    return checkpoint.variables[:n_weights]
 
 
 def finish(
     run: TrainRun,
     config: Config,
-    history: History,
+    last: Checkpoint,
     labelled: LabelledImages,
     parts: tuple[NDArray[np.intp], NDArray[np.intp]],
 ) -> dict[str, Any]:
     """Write bundle and plots; score the bundle's network on the validation images.
+
+    Parameters
+    ----------
+    run : TrainRun
+    config : Config
+    last : Checkpoint
+        After the last epoch.
+    labelled : LabelledImages
+    parts : pair of (n,) intp ndarray
+        Training and validation images.
 
     Returns
     -------
     dict
         Scores, as the bundle keeps them.
     """
-    weights = _final_weights(run, config, history)
+    history = last.history
+    weights = last.best if config.training.keep == "best" else _last(config, last)
     scores = {
         "validation": score_counts(config, weights, labelled, parts[1]),
         "history": history.rows[-1],
@@ -56,6 +55,13 @@ def finish(
     shutil.rmtree(run.bundle_so_far.root, ignore_errors=True)
     save_history(run.root, history.columns())
     return scores
+
+
+def _last(config: Config, last: Checkpoint) -> Arrays:
+    """Take the last epoch's weights, or their average, out of a state."""
+    n_weights = len(build_unet(config.model).weights)
+    is_averaged = config.training.ema_decay is not None
+    return last.variables[-n_weights:] if is_averaged else last.variables[:n_weights]
 
 
 def write_so_far(
