@@ -172,6 +172,32 @@ def test_a_full_disk_destroys_nothing(run, monkeypatch):
         assert load_newest(run).step == 1
 
 
+@pytest.fixture
+def small_disk(tmp_path):
+    """Give a file system of one megabyte."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder]
+    if subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("mounting a tmpfs takes root")
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+def test_a_disk_that_is_really_full_destroys_nothing(small_disk):
+    run = TrainRun(small_disk)
+    run.checkpoints.mkdir()
+    save_checkpoint(run, make(1, size=20_000))
+    for size in (50_000, 300_000):
+        with pytest.raises(OSError, match="No space left") as caught:
+            save_checkpoint(run, make(2, size=4 * size))
+        assert caught.value.errno == errno.ENOSPC
+        assert names(run) == ["step-000000001"]
+    assert load_newest(run).variables[0].size == 20_000
+    save_checkpoint(run, make(2, size=20_000))
+    assert load_newest(run).step == 2
+
+
 def test_another_format_is_no_damage(run):
     save_checkpoint(run, make(1))
     path = run.checkpoint(1) / "checkpoint.json"

@@ -2,11 +2,16 @@
 
 import errno
 import logging
+import os
+import random
+import signal
 
 import numpy as np
 import pytest
 
+from jobs.benchmark import resume
 from nucleiseg import synthetic
+from nucleiseg.cli import main
 from nucleiseg.config import load_config
 from nucleiseg.errors import RunError, StoppedError
 from nucleiseg.runs import TrainRun
@@ -94,6 +99,42 @@ def test_stopped_anywhere_it_ends_as_an_undisturbed_one(configure, tmp_path, rec
     assert steps == [3, 7]
     train(config, stopped)
     assert bits(stopped) == bits(whole)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("replicas", "precision"), [(1, "float32"), (2, "bfloat16")])
+def test_killed_anywhere_it_ends_as_an_undisturbed_one(tmp_path, replicas, precision):
+    # In small; at length it is `python -m jobs.benchmark resume`.
+    outcome = resume.kill_again_and_again(
+        tmp_path / "runs",
+        resume.draw_archive(tmp_path),
+        replicas=replicas,
+        precision=precision,
+        n_kills=2,
+        rng=random.Random(replicas),
+    )
+    assert outcome.n_killed == 2
+    assert outcome.n_aimed == 1
+    assert outcome.is_identical
+
+
+@pytest.mark.parametrize("number", [signal.SIGUSR2, signal.SIGTERM])
+def test_a_signal_ends_it_after_the_step(
+    configure, tmp_path, monkeypatch, capsys, number
+):
+    original = loop.Machine.train
+
+    def interrupt(machine, sums, step, batch):
+        if step == 3:
+            os.kill(os.getpid(), number)
+        return original(machine, sums, step, batch)
+
+    monkeypatch.setattr(loop.Machine, "train", interrupt)
+    (tmp_path / "train.yaml").write_text(configure().to_yaml())
+    folder = tmp_path / "run"
+    assert main(["train", str(tmp_path / "train.yaml"), "--run", str(folder)]) == 130
+    assert "stopped after epoch 0 of 2 and 4 steps, as asked" in capsys.readouterr().err
+    assert load_newest(TrainRun(folder)).step == 4
 
 
 def test_without_the_sums_of_the_epoch_the_history_would_differ(

@@ -15,6 +15,7 @@ _BENCHMARKS = {
     "memory": "peak memory of a worker, for small and for large archives",
     "plan-merge": "what a million images cost beside their pixels: plan, status, merge",
     "precision": "counts in one precision against those in another",
+    "resume": "kill trainings at random instants, and compare what they end with",
     "scale": "images a second of one worker and of several",
     "read": "np.load, the pass over a member, a seek, and reading forwards",
     "storm": "interrupt counts on a real SLURM at random, and compare their tables",
