@@ -210,6 +210,18 @@ class TestOnLittle:
         # Large archives do not stay.
         assert not list(tmp_path.iterdir())
 
+    def test_train(self):
+        table, (row,) = run_benchmark(
+            *("train", "--base-filters", 2, "--side", 32, "--rounds", 1, "--steps", 2),
+            *("--set", "training.precision=float32"),
+        )
+        assert table[-1].split()[:2] == ["2", "float32"]
+        for rival in ("notebook", "bare", "train"):
+            assert row[f"{rival}_images_per_s"] > 0
+        assert row["share_of_bare"] == pytest.approx(
+            row["train_images_per_s"] / row["bare_images_per_s"]
+        )
+
     def test_scale(self, model, tmp_path):
         _, (row,) = run_benchmark(
             *("scale", "--model", model, "--folder", tmp_path, "--side", 32),
@@ -278,7 +290,9 @@ class TestSubmission:
         with pytest.raises(subprocess.CalledProcessError):
             BenchmarkJob(("no-such-benchmark",))()
 
-    @pytest.mark.parametrize("name", ["count", "memory", "precision", "read", "scale"])
+    @pytest.mark.parametrize(
+        "name", ["count", "memory", "precision", "read", "resume", "scale", "train"]
+    )
     def test_every_benchmark_can_be_sent(self, name, capsys):
         assert main([name, "--dry-run"]) == 0
         assert f"python -m jobs.benchmark {name}\n" in capsys.readouterr().out

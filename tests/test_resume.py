@@ -179,7 +179,7 @@ def test_checkpoints_are_written_in_the_middle_of_an_epoch(
 
     # When and how fast is no part of the history.
     header, line = (tmp_path / "rates.csv").read_text().splitlines()
-    assert header == "epoch,ended,images,seconds,images_per_s,validation_s"
+    assert header == "epoch,ended,images,seconds,images_per_s,validation_s,checkpoint_s"
     assert line.split(",")[0::2][:2] == ["1", "27"]
 
 

@@ -60,20 +60,18 @@ def _stop_requests() -> Iterator[Callable[[], bool]]:
     """Take signals as the wish that training stop after this step.
 
     USR1 comes from a job's leader, USR2 from SLURM before the time limit, TERM from
-    whoever wants the device back; a second TERM ends the process at once.
+    whoever wants the device back: often twice, from SLURM and from the leader.
     """
     asked: list[int] = []
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False
         return
 
-    def ask(received: int, frame: object) -> None:
-        if received == signal.SIGTERM and received in asked:
-            raise KeyboardInterrupt
-        asked.append(received)
-
     numbers = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM)
-    before = [signal.signal(number, ask) for number in numbers]
+    before = [
+        signal.signal(number, lambda received, _: asked.append(received))
+        for number in numbers
+    ]
     try:
         yield lambda: bool(asked)
     finally:

@@ -31,6 +31,8 @@ _MOST_TRAINING_DEATHS = 5
 _POLL_S = 0.5
 # Of the warning before the time limit, what is kept for ending at once.
 _MARGIN_S = 20.0
+# Between the signal to end and SIGKILL a site leaves 30 s where nobody changed it.
+_GRACE_S = 20.0
 
 
 @dataclass(frozen=True)
@@ -199,8 +201,10 @@ class TrainingLeader:
             is_late = deadline_s is not None and time.monotonic() > deadline_s
             if is_late or self._is_told_to_end or is_cancelled(self._run.jobs):
                 _signal(process, signal.SIGTERM)
+                # It finishes its step and writes a checkpoint.
+                wants_state = self._is_told_to_end and not is_cancelled(self._run.jobs)
                 try:
-                    process.wait(timeout=_MARGIN_S / 2)
+                    process.wait(timeout=_GRACE_S if wants_state else _MARGIN_S / 2)
                 except subprocess.TimeoutExpired:
                     process.kill()
                     process.wait()

@@ -262,7 +262,8 @@ class ClusterConfig(Section):
     """Network interface of scheduler and workers, as `ib0`; null: the node's own
     address, as SLURM knows it."""
     signal_delay_s: int = Field(default=300, ge=5, le=540)
-    """Warning before the time limit: longer than the slowest shard or epoch takes."""
+    """Warning before the time limit: longer than the slowest shard takes, or a step of
+    training and a checkpoint."""
     idle_min: float = Field(default=10, gt=0)
     """A worker that has waited so long for a coordinator leaves, and frees its GPU."""
     max_restarts: int = Field(default=100, ge=0)

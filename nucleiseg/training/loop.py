@@ -156,9 +156,14 @@ class Loop:
         is_best = self.history.best_epoch == epoch
         if is_best:
             self._best = self._machine.kept_weights()
+        validated_s = time.monotonic()
         self._save()
         with _tolerate_full_disk("rates or plots"):
-            watch.finished_epoch(self.history, validation_s=time.monotonic() - start_s)
+            watch.finished_epoch(
+                self.history,
+                validation_s=validated_s - start_s,
+                checkpoint_s=time.monotonic() - validated_s,
+            )
         if is_best:
             with _tolerate_full_disk("model so far"):
                 self._on_best(self.history, self._best)

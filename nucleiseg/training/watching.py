@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 _LOOK_S = 1.0
 _PLOT_S = 60.0
 
-_RATES_HEADER = "epoch,ended,images,seconds,images_per_s,validation_s\n"
+_RATES_HEADER = "epoch,ended,images,seconds,images_per_s,validation_s,checkpoint_s\n"
 
 
 class Watch:
@@ -80,11 +80,14 @@ class Watch:
         )
         self.progress.update(n_images, note)
 
-    def finished_epoch(self, history: History, *, validation_s: float) -> None:
+    def finished_epoch(
+        self, history: History, *, validation_s: float, checkpoint_s: float
+    ) -> None:
         """Log an epoch, and write its rates, now and then the plots."""
         row = history.rows[-1]
         epoch = history.epochs
-        seconds = max(time.monotonic() - self._epoch_s - validation_s, 1e-9)
+        seconds = max(time.monotonic() - self._epoch_s, 1e-9)
+        seconds -= validation_s + checkpoint_s
         rate = self._n_images / seconds
         figures = ", ".join(f"{name} {row[name]:.4f}" for name in HISTORY_COLUMNS[1:])
         logger.info(
@@ -93,7 +96,7 @@ class Watch:
         # Of what this process did of the epoch: it may have begun in its middle.
         self._append_rate(
             f"{epoch},{timestamp()},{self._n_images},{seconds:.3f},{rate:.2f},"
-            f"{validation_s:.3f}\n"
+            f"{validation_s:.3f},{checkpoint_s:.3f}\n"
         )
         if self._events is not None:
             self._write_events(self._events, {**row, "images_per_s": rate}, epoch)
