@@ -10,15 +10,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nucleiseg.augmentation import changes_values, moves_pixels
 from nucleiseg.bundle import read_bundle
 from nucleiseg.config import Config
 from nucleiseg.dataset import (
     BatchOrder,
-    LabelledImages,
+    Labelled,
+    draw_samples,
     inspect_labelled,
     make_batches,
-    read_labelled,
-    split_indices,
+    open_labelled,
+    split_images,
     training_order,
     usable_images,
 )
@@ -26,6 +28,7 @@ from nucleiseg.devices import explain_exhaustion, find_precision, import_tensorf
 from nucleiseg.errors import BundleError, ConfigError, RunError
 from nucleiseg.model import build_unet, describe
 from nucleiseg.progress import Progress
+from nucleiseg.report import save_montage
 from nucleiseg.runs import TrainRun
 from nucleiseg.training.callbacks import make_callbacks
 from nucleiseg.training.claim import claim
@@ -44,6 +47,10 @@ logger = logging.getLogger(__name__)
 
 # Checkpoints are written each epoch; a model that others can use costs more.
 _BUNDLE_INTERVAL_S = 60.0
+
+# Each row a crop: as it is stored, then augmented.
+_SAMPLE_ROWS = 4
+_SAMPLE_COLUMNS = 5
 
 
 @dataclass(frozen=True)
@@ -69,11 +76,14 @@ class TrainResult:
 def preview(config: Config) -> Preview:
     """Build the network and split the data, and train nothing."""
     shapes = inspect_labelled(config.data)
-    training, validation = split_indices(shapes.n_images, config.data)
+    split = split_images(shapes, config.data)
     with explain_exhaustion():
         network = build_unet(config.model, image_shape=shapes.image_shape)
     return Preview(
-        describe(network), network.count_params(), training.size, validation.size
+        describe(network),
+        network.count_params(),
+        split.training.size,
+        split.validation.size,
     )
 
 
@@ -90,7 +100,7 @@ def prepare_run(config: Config, folder: Path) -> TrainRun:
         Something does not fit, or the directory holds another training.
     """
     shapes = inspect_labelled(config.data)
-    split_indices(shapes.n_images, config.data)
+    split_images(shapes, config.data)
     run = TrainRun(folder)
     claim(run, config, shapes)
     return run
@@ -125,10 +135,9 @@ def train(
     if finished := _read_finished(run, config, history):
         return finished
     start_s = time.monotonic()
-    labelled = read_labelled(shapes, config.preprocess)
-    parts = split_indices(shapes.n_images, config.data)
-    _run_epochs(run, config, labelled, parts, checkpoint, history, must_stop)
-    scores = finish(run, config, history, labelled, parts)
+    labelled = open_labelled(shapes, config, run)
+    _run_epochs(run, config, labelled, checkpoint, history, must_stop)
+    scores = finish(run, config, history, labelled)
     logger.info(
         "model bundle %s after %.0f s", run.bundle.root, time.monotonic() - start_s
     )
@@ -154,8 +163,7 @@ def _read_finished(
 def _run_epochs(
     run: TrainRun,
     config: Config,
-    labelled: LabelledImages,
-    parts: tuple[NDArray[np.intp], NDArray[np.intp]],
+    labelled: Labelled,
     checkpoint: Checkpoint | None,
     history: History,
     must_stop: Callable[[], bool],
@@ -169,20 +177,21 @@ def _run_epochs(
         batch_size=training.batch_size,
         wanted_device=training.device,
     )
-    network, variables = _build(config, replicas, labelled.images.shape[1:3])
+    network, variables = _build(config, replicas, labelled.image_shape)
     if checkpoint is not None:
         _restore(variables, checkpoint)
         logger.info("after %d epochs, from %s", history.epochs, checkpoint.path)
-    order = training_order(parts[0].size, training, replicas.count)
+    n_crops = labelled.training.n_crops, labelled.validation.n_crops
+    order = training_order(n_crops[0], training, replicas.count, labelled.training)
     check = BatchOrder(
-        usable_images(parts[1].size, replicas.count),
+        usable_images(n_crops[1], replicas.count),
         training.batch_size,
         shuffle=False,
         seed=0,
     )
     if not order.n_images or not check.n_images:
         raise ConfigError(
-            f"{parts[0].size} training and {parts[1].size} validation images are too "
+            f"{n_crops[0]} training and {n_crops[1]} validation images are too "
             f"few for {replicas.count} replicas"
         )
     logger.info(
@@ -193,6 +202,7 @@ def _run_epochs(
         replicas.device,
     )
 
+    _picture_samples(run, config, labelled, order)
     bundle_s = float("-inf")
 
     def save() -> None:
@@ -204,11 +214,12 @@ def _run_epochs(
         nonlocal bundle_s
         is_best = history.best_epoch == history.epochs
         if is_best and time.monotonic() - bundle_s >= _BUNDLE_INTERVAL_S:
-            write_so_far(run, config, history, network.get_weights(), parts)
+            write_so_far(run, config, history, network.get_weights(), labelled)
             bundle_s = time.monotonic()
 
     with (
         explain_exhaustion(),
+        labelled.name_failures(),
         Progress(
             training.epochs * order.n_images,
             label="training",
@@ -219,17 +230,22 @@ def _run_epochs(
         network.fit(
             make_batches(
                 labelled,
-                parts[0],
+                labelled.training,
                 order,
                 first_batch=history.epochs * order.n_batches,
                 n_batches=remaining * order.n_batches,
+                augmentation=config.augmentation,
             ),
             shuffle=False,
             initial_epoch=history.epochs,
             epochs=training.epochs,
             steps_per_epoch=order.n_batches,
             validation_data=make_batches(
-                labelled, parts[1], check, first_batch=0, n_batches=check.n_batches
+                labelled,
+                labelled.validation,
+                check,
+                first_batch=0,
+                n_batches=check.n_batches,
             ),
             verbose=0,
             callbacks=make_callbacks(
@@ -241,6 +257,21 @@ def _run_epochs(
                 must_stop=must_stop,
             ),
         )
+
+
+def _picture_samples(
+    run: TrainRun, config: Config, labelled: Labelled, order: BatchOrder
+) -> None:
+    """Save a picture of augmented crops, where anything is changed."""
+    settings = config.augmentation
+    if run.samples.exists() or not (moves_pixels(settings) or changes_values(settings)):
+        return
+    n_epochs = _SAMPLE_COLUMNS - 1
+    samples = draw_samples(
+        labelled, order, settings, n_crops=_SAMPLE_ROWS, n_epochs=n_epochs
+    )
+    save_montage(run.samples, list(samples), columns=_SAMPLE_COLUMNS)
+    logger.info("augmented crops are shown in %s", run.samples)
 
 
 def _build(
