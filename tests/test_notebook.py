@@ -91,6 +91,9 @@ def test_preset_is_the_notebook():
     )
     assert (preset.training.epochs, preset.training.batch_size) == (50, 16)
     assert preset.table.format == "notebook"
+    # Its split is scikit-learn's, and what is in both parts stays there.
+    assert preset.data.overlap == "keep"
+    assert preset.augmentation == AugmentationConfig()
 
 
 def gather_all(labelled, part):

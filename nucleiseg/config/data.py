@@ -1,5 +1,7 @@
 """Training input: labelled archives, their split, and how crops are changed."""
 
+from typing import Literal
+
 from pydantic import Field, model_validator
 
 from nucleiseg.config.section import SIDE_MULTIPLE, Section
@@ -54,6 +56,9 @@ class DataConfig(Section):
     """Share of images kept for validation; unset: scikit-learn's default, a quarter."""
     split_seed: int = Field(default=123, ge=0)
     """`random_state` of scikit-learn's `train_test_split`."""
+    overlap: Literal["leave_out", "refuse", "keep"] = "leave_out"
+    """What becomes of training images whose pixels a validation image has, too:
+    `leave_out` trains without them and names them, `keep` (the notebook's) warns."""
     memory_mb: int = Field(default=1024, ge=1)
     """Data that take up to so much memory as stored, images and labels, are held there.
     Larger ones are read while training, never more than this at once: shuffled within

@@ -14,7 +14,7 @@ from nucleiseg.dataset.blocks import Blocks, Pixels, load_block
 from nucleiseg.dataset.parts import Part
 from nucleiseg.dataset.readers import Readers
 from nucleiseg.dataset.sources import LabelledShapes
-from nucleiseg.dataset.splitting import drop_overlap, fix_split, split_images
+from nucleiseg.dataset.splitting import fix_split, resolve_overlap, split_images
 from nucleiseg.dataset.stores import HeldBlocks, Store, StreamedBlocks
 from nucleiseg.dataset.survey import Survey, survey
 from nucleiseg.errors import NucleisegError
@@ -119,8 +119,11 @@ def open_labelled(shapes: LabelledShapes, config: Config, run: TrainRun) -> Labe
         run,
         shapes,
         data,
-        lambda: drop_overlap(
-            split_images(shapes, data), found.hashes, shapes.name_image
+        lambda: resolve_overlap(
+            split_images(shapes, data),
+            found.hashes,
+            shapes.name_image,
+            overlap=data.overlap,
         ),
     )
     blocks = Blocks(shapes, _memory_bytes(data))

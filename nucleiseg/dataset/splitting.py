@@ -8,6 +8,7 @@ import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -91,10 +92,14 @@ def split_indices(n_images: int, data: DataConfig) -> tuple[Indices, Indices]:
     return training, validation
 
 
-def drop_overlap(
-    split: Split, hashes: NDArray[np.void], name_image: Callable[[int], str]
+def resolve_overlap(
+    split: Split,
+    hashes: NDArray[np.void],
+    name_image: Callable[[int], str],
+    *,
+    overlap: Literal["leave_out", "refuse", "keep"],
 ) -> Split:
-    """Leave training images out that validation has, too, by their content.
+    """Find training images that validation has, too, by their content.
 
     Parameters
     ----------
@@ -102,28 +107,38 @@ def drop_overlap(
     hashes : (N,) ndarray
         Equal for images of equal values.
     name_image : callable
+    overlap : {"leave_out", "refuse", "keep"}
+        What becomes of them; whatever it is, they are named.
 
     Raises
     ------
     ArchiveError
-        No image is left to train on.
+        They are refused, or no other image is left to train on.
     """
     is_in_both = np.isin(hashes[split.training], hashes[split.validation])
     if not is_in_both.any():
         return split
-    dropped = split.training[is_in_both]
-    first = ", ".join(name_image(int(image)) for image in dropped[:_NAMED])
+    found = split.training[is_in_both]
+    first = ", ".join(name_image(int(image)) for image in found[:_NAMED])
     words = (
-        f"{dropped.size} training images hold the same pixels as validation images "
-        f"({first}{', …' if dropped.size > _NAMED else ''})"
+        f"{found.size} training images hold the same pixels as validation images "
+        f"({first}{', …' if found.size > _NAMED else ''})"
     )
+    if overlap == "refuse":
+        raise ArchiveError(
+            f"{words}, and data.overlap is refuse; split otherwise, or set it to "
+            "leave_out"
+        )
+    if overlap == "keep":
+        logger.warning("%s; they are kept, and validation scores too well", words)
+        return split
     if is_in_both.all():
         raise ArchiveError(f"{words}, and none is left to train on; split otherwise")
     logger.warning("%s; they are left out of training", words)
     return Split(
         split.training[~is_in_both],
         split.validation,
-        np.concatenate([split.left_out, dropped]),
+        np.concatenate([split.left_out, found]),
     )
 
 

@@ -107,7 +107,7 @@ class StreamedBlocks:
         self._begun: set[int] = set()
         self._done: set[int] = set()
         self._pass = object()
-        self._coming = self._plan()
+        self._coming = _plan(self._part, self._order, self._blocks, self._range)
         self._next = next(self._coming, None)
 
     @contextlib.contextmanager
@@ -168,25 +168,27 @@ class StreamedBlocks:
             self._n_bytes += entry.n_bytes
             self._next = next(self._coming, None)
 
-    def _plan(self) -> Iterator[_Entry]:
-        """Plan what is read: blocks in the order in which batches need them."""
-        first_batch, stop = self._range
-        n_batches, batch_size = self._order.n_batches, self._order.batch_size
-        while first_batch < stop:
-            epoch, position = divmod(first_batch, n_batches)
-            start = epoch * n_batches
-            last_batch = min(start + n_batches, stop) - 1
-            crops = self._order.sequence(epoch)[
-                position * batch_size : (last_batch - start + 1) * batch_size
-            ]
-            blocks = self._blocks.find(self._part.crop_images[crops])
-            found, firsts = np.unique(blocks, return_index=True)
-            lasts = blocks.size - 1 - np.unique(blocks[::-1], return_index=True)[1]
-            for place in np.argsort(firsts, kind="stable"):
-                yield _Entry(
-                    (epoch, int(found[place])),
-                    first_batch + int(firsts[place]) // batch_size,
-                    first_batch + int(lasts[place]) // batch_size,
-                    int(self._blocks.n_bytes[found[place]]),
-                )
-            first_batch = last_batch + 1
+
+def _plan(
+    part: Part, order: BatchOrder, blocks: Blocks, batches: tuple[int, int]
+) -> Iterator[_Entry]:
+    """Plan what is read: blocks in the order in which batches need them."""
+    first_batch, stop = batches
+    while first_batch < stop:
+        epoch, position = divmod(first_batch, order.n_batches)
+        start = epoch * order.n_batches
+        last_batch = min(start + order.n_batches, stop) - 1
+        crops = order.sequence(epoch)[
+            position * order.batch_size : (last_batch - start + 1) * order.batch_size
+        ]
+        needed = blocks.find(part.crop_images[crops])
+        found, firsts = np.unique(needed, return_index=True)
+        lasts = needed.size - 1 - np.unique(needed[::-1], return_index=True)[1]
+        for place in np.argsort(firsts, kind="stable"):
+            yield _Entry(
+                (epoch, int(found[place])),
+                first_batch + int(firsts[place]) // order.batch_size,
+                first_batch + int(lasts[place]) // order.batch_size,
+                int(blocks.n_bytes[found[place]]),
+            )
+        first_batch = last_batch + 1
