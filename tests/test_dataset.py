@@ -1,11 +1,13 @@
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
+import cv2
 import h5py
 import numpy as np
 import pytest
 
 from nucleiseg import dataset, synthetic
+from nucleiseg.bundle import read_bundle
 from nucleiseg.config import AugmentationConfig, load_config
 from nucleiseg.dataset import (
     BatchOrder,
@@ -21,6 +23,7 @@ from nucleiseg.dataset import (
 from nucleiseg.errors import ArchiveError, ConfigError, RunError
 from nucleiseg.preprocess import normalise
 from nucleiseg.runs import TrainRun
+from nucleiseg.training import train
 
 ALL = AugmentationConfig(
     flips=True,
@@ -215,9 +218,8 @@ class TestMemory:
         for number in range(3 * order.n_batches):
             gatherer.gather(number)
             most_bytes = max(most_bytes, stream._n_bytes)
-        assert most_bytes <= 1e6 < labelled.shapes.n_bytes
+        assert 0 < most_bytes <= 0.75e6 < labelled.shapes.n_bytes
         counts = np.bincount(loaded, minlength=len(labelled.blocks.all))
-        # The first two blocks may have been read before the counting began.
         assert set(counts) == {3}
         assert stream._n_bytes == 0
         assert not stream._present
@@ -227,7 +229,7 @@ class TestMemory:
         for block in range(len(labelled.blocks.all)):
             labelled.load(block)
         assert len(labelled.blocks.all) == 8
-        assert len(labelled.readers._idle) <= 8
+        assert len(labelled.readers._idle) == 4
         labelled.readers.close()
         assert not labelled.readers._idle
 
@@ -264,6 +266,7 @@ class TestOrder:
         part, order = labelled.training, make_order(labelled)
         is_second = part.images >= 120
         n_first, n_second = (~is_second).sum(), is_second.sum()
+        assert labelled.validation.n_crops == labelled.validation.n_images == 40
         for epoch in range(2):
             shown = part.crop_images[order.sequence(epoch)]
             assert (shown < 120).sum() == round(0.25 * n_first)
@@ -556,6 +559,26 @@ class TestRefusals:
         )
         with pytest.raises(ArchiveError, match=r"a\.h5"), labelled.name_failures():
             list(batches)
+
+
+def test_a_training_on_crops_that_do_not_fit(archives, tmp_path):
+    """Streamed, weighted by nothing, augmented by all: to a bundle and a picture."""
+    config = configure(
+        archives / "chunks7.h5",
+        *("data.crop_px=32", "data.memory_mb=1", "model.base_filters=1"),
+        *("training.epochs=2", "training.batch_size=32"),
+    ).model_copy(update={"augmentation": ALL})
+    run = TrainRun(tmp_path / "run")
+    result = train(config, run.root)
+    assert result.history.epochs == 2
+    # Four crops of each of the 30 validation images.
+    assert result.scores["validation"]["n_images"] == 120
+    assert read_bundle(run.bundle.root).training["n_training"] == 90
+    assert cv2.imread(str(run.samples)).shape[1] > 1000
+    assert run.split.read_text().count("validation") == 30
+    changed = config.model_copy(update={"augmentation": OFF})
+    with pytest.raises(RunError, match=r"augmentation\.flips was True"):
+        train(changed, run.root)
 
 
 def test_no_thread_is_left(archives, load):

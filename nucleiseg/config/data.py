@@ -62,7 +62,8 @@ class DataConfig(Section):
     memory_mb: int = Field(default=1024, ge=1)
     """Data that take up to so much memory as stored, images and labels, are held there.
     Larger ones are read while training, never more than this at once: shuffled within
-    stretches of half of it, and in the archive's order where there is no shuffling."""
+    stretches of a third of it, and in the archive's order where there is no shuffling.
+    """
     test_archive: str | None = None
     """`ARCHIVE[:KEY]` to count when training is done, for the notebook's table;
     a relative path starts at the folder of `archive`."""

@@ -12,8 +12,8 @@ ahead of the batches that need them::
              → augmentation → targets → batch
 
 Larger data are shuffled in two steps, so that each block is read once an epoch: the
-blocks among each other, then the crops within a stretch of as many blocks as half the
-memory holds.
+blocks among each other, then the crops within a stretch of as many blocks as a third of
+the memory holds.
 """
 
 from nucleiseg.dataset.batches import make_batches

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+# Of the memory allowed, for training and for validation: their streams live together.
+_SHARES = {True: 3 / 4, False: 1 / 4}
+
 
 @dataclass(frozen=True, eq=False)
 class Labelled:
@@ -79,7 +82,7 @@ class Labelled:
             order,
             self.blocks,
             self.load,
-            memory_bytes=_memory_bytes(self.data),
+            memory_bytes=int(_memory_bytes(self.data) * _SHARES[part.is_random]),
             first_batch=first_batch,
             n_batches=n_batches,
         )
@@ -128,8 +131,8 @@ def open_labelled(shapes: LabelledShapes, config: Config, run: TrainRun) -> Labe
     )
     blocks = Blocks(shapes, _memory_bytes(data))
     is_held = fits(shapes, data)
-    # Half of the memory is for the next stretch.
-    n_windows = 1 if is_held else -(-2 * shapes.n_bytes // _memory_bytes(data))
+    # While one stretch is trained on, the next is read.
+    n_windows = 1 if is_held else -(-3 * shapes.n_bytes // _memory_bytes(data))
     training, validation = (
         Part(
             shapes,

@@ -64,7 +64,10 @@ class Part:
     @functools.cached_property
     def _copies(self) -> tuple[Indices, list[tuple[Indices, int]]]:
         """Crops that every epoch shows, and those of which it shows some, how many."""
-        weights = np.array([source.weight for source in self.shapes.sources])
+        # To validate on, each once: scores are not to depend on weights.
+        weights = np.array(
+            [one.weight if self.is_random else 1.0 for one in self.shapes.sources]
+        )
         weights = weights[np.repeat(self._owners, self._crops_an_image)]
         crops = np.arange(weights.size)
         always = np.repeat(crops, np.floor(weights).astype(np.intp))

@@ -10,7 +10,7 @@ from pathlib import Path
 from nucleiseg.archives import Reader, fingerprint, needs_pass, open_reader
 from nucleiseg.dataset.sources import Source
 
-_MOST_IDLE = 8
+_MOST_IDLE = 4
 
 _Pair = tuple[Reader, Reader]
 
@@ -23,6 +23,7 @@ class Readers:
     """Folder of the seek points of deflated members."""
     _idle: "OrderedDict[tuple[Source, int], _Pair]" = field(default_factory=OrderedDict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
+    _fingerprints: dict[Path, str] = field(default_factory=dict)
 
     @contextlib.contextmanager
     def lend(self, source: Source) -> Iterator[_Pair]:
@@ -59,7 +60,10 @@ class Readers:
     def _open_one(self, path: Path, key: str) -> Reader:
         if not needs_pass(path, key):
             return open_reader(path, key)
-        return open_reader(path, key, index=(self.index, fingerprint(path)))
+        # Once: it reads up to 8 MB.
+        if path not in self._fingerprints:
+            self._fingerprints[path] = fingerprint(path)
+        return open_reader(path, key, index=(self.index, self._fingerprints[path]))
 
     def close(self) -> None:
         """Close what is idle."""
