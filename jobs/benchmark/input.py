@@ -189,7 +189,7 @@ def draw(n_images: int) -> Iterator[tuple[np.ndarray[Any, Any], np.ndarray[Any, 
     images, labels = synthetic.draw_fields(_POOL_IMAGES, (_SIDE_PX, _SIDE_PX), seed=0)
     for start in range(0, n_images, _POOL_IMAGES):
         shift = rng.integers(_SIDE_PX, size=2)
-        order = rng.permutation(_POOL_IMAGES)[: n_images - start]
+        order = rng.permutation(len(images))[: n_images - start]
         yield (
             np.ascontiguousarray(np.roll(images, shift, axis=(1, 2))[order]),
             np.ascontiguousarray(np.roll(labels, shift, axis=(1, 2))[order]),

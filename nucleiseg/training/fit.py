@@ -10,13 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nucleiseg.augmentation import changes_values, moves_pixels
 from nucleiseg.bundle import read_bundle
 from nucleiseg.config import Config
 from nucleiseg.dataset import (
     BatchOrder,
     Labelled,
-    draw_samples,
     inspect_labelled,
     make_batches,
     open_labelled,
@@ -28,12 +26,12 @@ from nucleiseg.devices import explain_exhaustion, find_precision, import_tensorf
 from nucleiseg.errors import BundleError, ConfigError, RunError
 from nucleiseg.model import build_unet, describe
 from nucleiseg.progress import Progress
-from nucleiseg.report import save_montage
 from nucleiseg.runs import TrainRun
 from nucleiseg.training.callbacks import make_callbacks
 from nucleiseg.training.claim import claim
 from nucleiseg.training.finish import finish, write_so_far
 from nucleiseg.training.replicas import Replicas, find_replicas
+from nucleiseg.training.samples import save_samples
 from nucleiseg.training.state import (
     Checkpoint,
     History,
@@ -47,10 +45,6 @@ logger = logging.getLogger(__name__)
 
 # Checkpoints are written each epoch; a model that others can use costs more.
 _BUNDLE_INTERVAL_S = 60.0
-
-# Each row a crop: as it is stored, then augmented.
-_SAMPLE_ROWS = 4
-_SAMPLE_COLUMNS = 5
 
 
 @dataclass(frozen=True)
@@ -202,7 +196,7 @@ def _run_epochs(
         replicas.device,
     )
 
-    _picture_samples(run, config, labelled, order)
+    save_samples(run, config, labelled, order)
     bundle_s = float("-inf")
 
     def save() -> None:
@@ -257,21 +251,6 @@ def _run_epochs(
                 must_stop=must_stop,
             ),
         )
-
-
-def _picture_samples(
-    run: TrainRun, config: Config, labelled: Labelled, order: BatchOrder
-) -> None:
-    """Save a picture of augmented crops, where anything is changed."""
-    settings = config.augmentation
-    if run.samples.exists() or not (moves_pixels(settings) or changes_values(settings)):
-        return
-    n_epochs = _SAMPLE_COLUMNS - 1
-    samples = draw_samples(
-        labelled, order, settings, n_crops=_SAMPLE_ROWS, n_epochs=n_epochs
-    )
-    save_montage(run.samples, list(samples), columns=_SAMPLE_COLUMNS)
-    logger.info("augmented crops are shown in %s", run.samples)
 
 
 def _build(
