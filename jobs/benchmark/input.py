@@ -186,7 +186,8 @@ def write_archive(folder: Path, n_images: int, form: str) -> Path:
 def draw(n_images: int) -> Iterator[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]:
     """Draw stacks of images and labels, each stack the same nuclei elsewhere."""
     rng = np.random.default_rng(0)
-    images, labels = synthetic.draw_fields(_POOL_IMAGES, (_SIDE_PX, _SIDE_PX), seed=0)
+    n_drawn = min(_POOL_IMAGES, n_images)
+    images, labels = synthetic.draw_fields(n_drawn, (_SIDE_PX, _SIDE_PX), seed=0)
     for start in range(0, n_images, _POOL_IMAGES):
         shift = rng.integers(_SIDE_PX, size=2)
         order = rng.permutation(len(images))[: n_images - start]
