@@ -224,6 +224,17 @@ class TestMemory:
         assert stream._n_bytes == 0
         assert not stream._present
 
+    def test_a_batch_far_ahead_does_not_fill_memory(self, archives, load):
+        labelled = load(archives / "chunks7.h5", "data.memory_mb=1")
+        order = make_order(labelled)
+        last = 20 * order.n_batches - 1
+        stream = labelled.stream(
+            labelled.training, order, first_batch=0, n_batches=last
+        )
+        found = gather(labelled, order, stream, [0, last, 1])
+        assert stream._n_bytes <= 0.75e6
+        assert_same(found, gather(labelled, order, labelled.held, [0, last, 1]))
+
     def test_readers_are_few(self, mixed, load):
         labelled = load(mixed, *MIXED)
         for block in range(len(labelled.blocks.all)):

@@ -1,5 +1,6 @@
 """What is read at once: neighbouring images of one source, about 4 MB of them."""
 
+import mmap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -40,10 +41,10 @@ class Block:
 
     @property
     def n_bytes(self) -> int:
-        """Held in memory when loaded."""
-        return (
-            0 if self.is_direct else (self.stop - self.start) * self.source.image_bytes
-        )
+        """Taken in memory when loaded; of a direct one, by what is read for crops."""
+        if self.is_direct:
+            return _BLOCK_BYTES
+        return (self.stop - self.start) * self.source.image_bytes
 
 
 class Pixels(Protocol):
@@ -86,9 +87,21 @@ def load_block(block: Block, readers: Readers) -> Pixels:
     with readers.lend(block.source) as (images, labels):
         return _Held(
             block,
-            images.read(block.start, block.stop),
-            labels.read(block.start, block.stop),
+            _put_apart(images.read(block.start, block.stop)),
+            _put_apart(labels.read(block.start, block.stop)),
         )
+
+
+def _put_apart(values: NDArray[Any]) -> NDArray[Any]:
+    """Copy values into memory that goes back to the system as soon as it is free.
+
+    Blocks come and go in several threads; in the heap they would leave holes of their
+    own size, and the process would grow with the archive.
+    """
+    apart = np.frombuffer(mmap.mmap(-1, max(1, values.nbytes)), dtype=values.dtype)
+    copy = apart[: values.size].reshape(values.shape)
+    copy[...] = values
+    return copy
 
 
 class Blocks:

@@ -62,7 +62,7 @@ class Labelled:
     @property
     def is_held(self) -> bool:
         """Whether all of them fit into the memory allowed."""
-        return fits(self.shapes, self.data)
+        return bool(self.blocks.n_bytes.sum() <= _memory_bytes(self.data))
 
     @functools.cached_property
     def held(self) -> HeldBlocks:
@@ -100,11 +100,6 @@ def _memory_bytes(data: DataConfig) -> int:
     return data.memory_mb * 10**6
 
 
-def fits(shapes: LabelledShapes, data: DataConfig) -> bool:
-    """Whether all images and labels fit into the memory allowed, by their headers."""
-    return shapes.n_bytes <= _memory_bytes(data)
-
-
 def open_labelled(shapes: LabelledShapes, config: Config, run: TrainRun) -> Labelled:
     """Pass over the labelled images once, split them, and make them ready.
 
@@ -130,9 +125,10 @@ def open_labelled(shapes: LabelledShapes, config: Config, run: TrainRun) -> Labe
         ),
     )
     blocks = Blocks(shapes, _memory_bytes(data))
-    is_held = fits(shapes, data)
+    n_bytes = int(blocks.n_bytes.sum())
+    is_held = n_bytes <= _memory_bytes(data)
     # While one stretch is trained on, the next is read.
-    n_windows = 1 if is_held else -(-3 * shapes.n_bytes // _memory_bytes(data))
+    n_windows = 1 if is_held else -(-3 * n_bytes // _memory_bytes(data))
     training, validation = (
         Part(
             shapes,

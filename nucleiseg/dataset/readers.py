@@ -60,10 +60,13 @@ class Readers:
     def _open_one(self, path: Path, key: str) -> Reader:
         if not needs_pass(path, key):
             return open_reader(path, key)
-        # Once: it reads up to 8 MB.
+        return open_reader(path, key, index=(self.index, self.find_fingerprint(path)))
+
+    def find_fingerprint(self, path: Path) -> str:
+        """Find an archive's fingerprint, once: it takes reading up to 8 MB."""
         if path not in self._fingerprints:
             self._fingerprints[path] = fingerprint(path)
-        return open_reader(path, key, index=(self.index, self._fingerprints[path]))
+        return self._fingerprints[path]
 
     def close(self) -> None:
         """Close what is idle."""

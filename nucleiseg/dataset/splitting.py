@@ -2,9 +2,9 @@
 
 import csv
 import hashlib
-import io
 import json
 import logging
+from array import array
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from nucleiseg.config import DataConfig
 from nucleiseg.dataset.sources import LabelledShapes
 from nucleiseg.errors import ArchiveError, ConfigError, RunError
-from nucleiseg.runs import TrainRun, read_json, write_json, write_text
+from nucleiseg.runs import TrainRun, atomic_path, read_json, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -156,61 +156,62 @@ def fix_split(
     """
     settings = data.model_dump(mode="json", exclude=_FREE)
     text = json.dumps([settings, shapes.fingerprint()], sort_keys=True)
-    identity = _sha256(text)
+    identity = hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
     note = read_json(run.split_note) if run.split_note.exists() else {}
     if note.get("identity") == identity and run.split.exists():
-        if _sha256(run.split.read_text(encoding="utf-8")) != note.get("sha256"):
+        if _sha256(run.split) != note.get("sha256"):
             raise RunError(
                 f"{run.split} was changed since training began; restore it, or use it "
                 "as data.split_file of another --run"
             )
         return _read(run.split, shapes)
     split = make()
-    table = _to_csv(split, shapes)
-    write_text(run.split, table)
-    write_json(run.split_note, {"identity": identity, "sha256": _sha256(table)})
+    with atomic_path(run.split) as temporary:
+        _write(temporary, split, shapes)
+    write_json(run.split_note, {"identity": identity, "sha256": _sha256(run.split)})
     return split
 
 
-def _sha256(text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _to_csv(split: Split, shapes: LabelledShapes) -> str:
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(["archive", "dataset", "index", "part"])
+def _write(path: Path, split: Split, shapes: LabelledShapes) -> None:
     places = (split.training, split.validation, split.left_out)
-    for part, images in zip(_PARTS, places, strict=True):
-        owners = np.searchsorted(shapes.starts, images, side="right") - 1
-        for image, owner in zip(images.tolist(), owners.tolist(), strict=True):
-            source = shapes.sources[owner]
-            index = image - shapes.starts[owner]
-            writer.writerow([source.path, source.images.key, index, part])
-    return stream.getvalue()
+    # Row by row, so that no text grows with the archive.
+    with path.open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(["archive", "dataset", "index", "part"])
+        for part, images in zip(_PARTS, places, strict=True):
+            owners = np.searchsorted(shapes.starts, images, side="right") - 1
+            for image, owner in zip(images, owners, strict=True):
+                source = shapes.sources[owner]
+                index = int(image) - shapes.starts[owner]
+                writer.writerow([source.path, source.images.key, index, part])
 
 
 def _read(path: Path, shapes: LabelledShapes) -> Split:
     """Read a table of parts; images that it does not name are left out."""
+    places = {part: array("q") for part in _PARTS}
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
+        with path.open(encoding="utf-8-sig", newline="") as stream:
+            rows = csv.DictReader(stream)
+            header = rows.fieldnames or []
+            if missing := {"part", "index"} - set(header):
+                raise ConfigError(
+                    f"split file {path} has the columns {', '.join(header)} and lacks "
+                    f"{', '.join(sorted(missing))}; its first line names its columns"
+                )
+            try:
+                for part, image in _parse(rows, shapes):
+                    places[part].append(image)
+            except ValueError as error:
+                raise ConfigError(
+                    f"split file {path}, line {rows.line_num}: {error}"
+                ) from error
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ConfigError(f"split file {path} cannot be read ({error})") from error
-    rows = csv.DictReader(io.StringIO(text))
-    header = rows.fieldnames or []
-    if missing := {"part", "index"} - set(header):
-        raise ConfigError(
-            f"split file {path} has the columns {', '.join(header)} and lacks "
-            f"{', '.join(sorted(missing))}; its first line names its columns"
-        )
-    places: dict[str, list[int]] = {part: [] for part in _PARTS}
-    try:
-        for part, image in _parse(rows, shapes):
-            places[part].append(image)
-    except ValueError as error:
-        raise ConfigError(
-            f"split file {path}, line {rows.line_num}: {error}"
-        ) from error
     found = [np.array(places[part], dtype=np.intp) for part in _PARTS]
     named = np.concatenate(found)
     if np.unique(named).size < named.size:

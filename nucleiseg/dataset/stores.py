@@ -1,6 +1,7 @@
 """Blocks in memory: all of them held, or those that the next batches need."""
 
 import contextlib
+import functools
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping
@@ -18,6 +19,8 @@ Load = Callable[[int], Pixels]
 """Loads a block by its number."""
 
 _N_THREADS = 2
+# tf.data has fewer batches than this in the making at any time.
+_MOST_AHEAD = 64
 
 
 class Store(Protocol):
@@ -113,11 +116,16 @@ class StreamedBlocks:
     @contextlib.contextmanager
     def open_batch(self, batch: int) -> Iterator[Callable[[int], Pixels]]:
         """Give the batch's blocks, waiting for each until it is read."""
+        if batch - self._frontier > _MOST_AHEAD:
+            # Left over from a pass that was abandoned: reading all blocks up to it
+            # would not fit into memory.
+            yield functools.cache(self._load)
+            return
         with self._lock:
             if batch < self._frontier or batch in self._begun:
                 # Keras looks at a first batch before it begins: what was read for that
                 # is read already. Of a pass that was in its middle nothing is kept.
-                is_fresh = self._frontier == self._range[0]
+                is_fresh = self._frontier - self._range[0] <= _MOST_AHEAD
                 self._begin(self._present if is_fresh else {})
             self._begun.add(batch)
             token = self._pass

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nucleiseg.archives import Reader, fingerprint, needs_pass, pass_member
+from nucleiseg.archives import Reader, needs_pass, pass_member
 from nucleiseg.config import PreprocessConfig
 from nucleiseg.dataset.blocks import count_together
 from nucleiseg.dataset.readers import Readers
@@ -31,6 +31,7 @@ logger = logging.getLogger(__name__)
 _BYTES_AT_ONCE = 4 << 20
 _LARGE_BYTES = 64 << 20
 _HASH_BYTES = 16
+_NAMES = ("ranges", "extremes", "hashes", "largest_labels")
 _DAMAGE = (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile)
 
 
@@ -71,68 +72,72 @@ def survey(
         An image or label cannot be read or normalised, or no image has a nucleus.
     """
     create_private(folder)
-    readers = Readers(folder)
-    fingerprints = {source.path: fingerprint(source.path) for source in shapes.sources}
-    places = {
-        source: folder / f"{_name(source, fingerprints[source.path], preprocess)}.npz"
-        for source in shapes.sources
-    }
-    found = {source: _load(path, source) for source, path in places.items()}
-    missing = [source for source in shapes.sources if found[source] is None]
-    n_images = sum(source.n_images for source in missing)
-    with Progress(n_images, label="reading", unit="images") as progress:
-        for source in missing:
-            _pass_members(source, folder, fingerprints[source.path])
-            result = _survey_source(source, preprocess, readers, progress)
-            arrays: dict[str, Any] = {**result}
-            with atomic_path(places[source]) as temporary:
-                np.savez(temporary, **arrays)
-            found[source] = result
-    readers.close()
-    parts = [found[source] or {} for source in shapes.sources]
-    if not any((part["largest_labels"] > 0).any() for part in parts):
-        names = ", ".join(f"{one.path}:{one.masks.key}" for one in shapes.sources[:3])
-        raise ArchiveError(
-            f"{names} holds no nucleus: all values are 0; "
-            "training takes masks with 1, or labels from 1 on, where nuclei are"
-        )
-    hashes = np.concatenate([part["hashes"] for part in parts])
+    # One file for all: there may be thousands of sources, of one image each.
+    path = folder / f"survey-{_identify(shapes, preprocess)}.npz"
+    found = _load(path, shapes.n_images)
+    if found is None:
+        found = _survey_all(shapes, preprocess, folder)
+        with atomic_path(path) as temporary:
+            np.savez(temporary, allow_pickle=False, **found)
     return Survey(
-        np.concatenate([part["ranges"] for part in parts]),
-        np.concatenate([part["extremes"] for part in parts]),
-        hashes.view(f"V{_HASH_BYTES}")[:, 0],
-        np.concatenate([part["largest_labels"] for part in parts]),
+        found["ranges"],
+        found["extremes"],
+        found["hashes"].view(f"V{_HASH_BYTES}")[:, 0],
+        found["largest_labels"],
     )
 
 
-def _name(source: Source, identity: str, preprocess: PreprocessConfig) -> str:
-    text = "\n".join([source.images.key, source.masks.key, str(preprocess)])
-    return f"survey-{identity}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+def _identify(shapes: LabelledShapes, preprocess: PreprocessConfig) -> str:
+    keys = [(one.images.key, one.masks.key) for one in shapes.sources]
+    text = repr((shapes.fingerprint(), keys, preprocess))
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:32]
 
 
-def _load(path: Path, source: Source) -> dict[str, NDArray[Any]] | None:
+def _load(path: Path, n_images: int) -> dict[str, NDArray[Any]] | None:
     if not path.exists():
         return None
     try:
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
-            found = {name: archive[name] for name in archive.files}
-        if len(found["ranges"]) != source.n_images:
-            raise ValueError(f"it is about {len(found['ranges'])} images")
+            found = {name: archive[name] for name in _NAMES}
+        if {len(values) for values in found.values()} != {n_images}:
+            raise ValueError(f"it is not about {n_images} images")
     except _DAMAGE as error:
         logger.warning("%s is damaged (%s); it is made again", path, error)
         return None
     return found
 
 
-def _pass_members(source: Source, folder: Path, identity: str) -> None:
+def _survey_all(
+    shapes: LabelledShapes, preprocess: PreprocessConfig, folder: Path
+) -> dict[str, NDArray[Any]]:
+    readers = Readers(folder)
+    parts = []
+    with (
+        contextlib.closing(readers),
+        Progress(shapes.n_images, label="reading", unit="images") as progress,
+    ):
+        for source in shapes.sources:
+            _pass_members(source, readers)
+            parts.append(_survey_source(source, preprocess, readers, progress))
+    found = {name: np.concatenate([part[name] for part in parts]) for name in _NAMES}
+    if not (found["largest_labels"] > 0).any():
+        names = ", ".join(f"{one.path}:{one.masks.key}" for one in shapes.sources[:3])
+        raise ArchiveError(
+            f"{names} holds no nucleus: all values are 0; "
+            "training takes masks with 1, or labels from 1 on, where nuclei are"
+        )
+    return found
+
+
+def _pass_members(source: Source, readers: Readers) -> None:
     for key in (source.images.key, source.masks.key):
         if not needs_pass(source.path, key):
             continue
         note = pass_member(
             source.path,
             key,
-            folder=folder,
-            fingerprint=identity,
+            folder=readers.index,
+            fingerprint=readers.find_fingerprint(source.path),
             n_threads=available_cores(),
         )
         if note.damage is not None:
