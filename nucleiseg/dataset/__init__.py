@@ -8,7 +8,7 @@ content hashes, seek points, split), and `make_batches` makes crops of them. Sma
 are held in memory as stored; larger ones are read in blocks of neighbouring images,
 ahead of the batches that need them::
 
-    archives → blocks (about 4 MB) → crop, normalised by its whole image's range
+    archives → blocks (some MB) → crop, normalised by its whole image's range
              → augmentation → targets → batch
 
 Larger data are shuffled in two steps, so that each block is read once an epoch: the

@@ -1,4 +1,4 @@
-"""What is read at once: neighbouring images of one source, about 4 MB of them."""
+"""What is read at once: neighbouring images of one source, some MB of them."""
 
 import mmap
 from collections.abc import Iterator
@@ -11,10 +11,12 @@ from numpy.typing import NDArray
 from nucleiseg.dataset.readers import Readers
 from nucleiseg.dataset.sources import LabelledShapes, Source, Span
 
-# A piece between seek points of a deflated member: less would be inflated for nothing.
 _BLOCK_BYTES = 4 << 20
+# Whole pieces of 4 MB between two seek points are inflated for any part of them.
+_DEFLATED_BLOCK_BYTES = 16 << 20
 # At least so many blocks in the memory allowed, or there is little to shuffle.
 _LEAST_BLOCKS = 32
+_LEAST_DEFLATED_BLOCKS = 16
 # More of a compressed chunk is not kept by a reader, either.
 _MOST_CHUNK_BYTES = 64 << 20
 # Larger images stay where they are, and crops are read out of them.
@@ -118,8 +120,10 @@ class Blocks:
 
 
 def _cut(shapes: LabelledShapes, memory_bytes: int) -> Iterator[Block]:
-    wanted_bytes = min(_BLOCK_BYTES, memory_bytes // _LEAST_BLOCKS)
+    stored = min(_BLOCK_BYTES, memory_bytes // _LEAST_BLOCKS)
+    deflated = min(_DEFLATED_BLOCK_BYTES, memory_bytes // _LEAST_DEFLATED_BLOCKS)
     for source, first in zip(shapes.sources, shapes.starts[:-1], strict=True):
+        wanted_bytes = deflated if source.is_deflated else stored
         n_images = count_together(source, wanted_bytes)
         for start in range(0, source.n_images, n_images):
             stop = min(start + n_images, source.n_images)

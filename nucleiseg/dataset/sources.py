@@ -46,6 +46,13 @@ class Source:
         return self.images.image_shape
 
     @property
+    def is_deflated(self) -> bool:
+        """Whether reading any of it is inflating a piece of an npz member."""
+        return any(
+            info.storage.startswith("deflated") for info in (self.images, self.masks)
+        )
+
+    @property
     def image_bytes(self) -> int:
         """Of one image and its labels, as stored."""
         height, width = self.image_shape
