@@ -199,7 +199,7 @@ class TrainRun:
     @property
     def split_note(self) -> Path:
         """What the split was made of."""
-        return self.data / "split.json"
+        return self.root / "split.json"
 
     @property
     def samples(self) -> Path:
