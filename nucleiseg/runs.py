@@ -198,6 +198,26 @@ class TrainRun:
         return self.root / "tensorboard"
 
     @property
+    def data(self) -> Path:
+        """Folder of what the pass over the labelled images found."""
+        return self.root / "data"
+
+    @property
+    def split(self) -> Path:
+        """Which images are for training and which for validation."""
+        return self.root / "split.csv"
+
+    @property
+    def split_note(self) -> Path:
+        """What the split was made of."""
+        return self.root / "split.json"
+
+    @property
+    def samples(self) -> Path:
+        """Picture of augmented training crops."""
+        return self.root / "augmented.png"
+
+    @property
     def bundle(self) -> Bundle:
         """The resulting model."""
         return Bundle(self.root / "model")

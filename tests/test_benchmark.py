@@ -222,6 +222,23 @@ class TestOnLittle:
             row["train_images_per_s"] / row["bare_images_per_s"]
         )
 
+    def test_input(self, tmp_path):
+        table, rows = run_benchmark(
+            *("input", "--folder", tmp_path, "--images", 32, 64, "--memory-mb", 1),
+            *("--formats", "deflated"),
+        )
+        assert len(table) == 1 + len(rows)
+        assert [(row["augmented"], row["images"]) for row in rows] == [
+            (is_changed, n_images)
+            for is_changed in (False, True)
+            for n_images in (32, 64)
+        ]
+        for row in rows:
+            assert row["images_per_s"] > 0
+            assert row["pass_images_per_s"] > 0
+            assert abs(row["growth"]) < 0.5
+        assert not list(tmp_path.iterdir())
+
     def test_scale(self, model, tmp_path):
         _, (row,) = run_benchmark(
             *("scale", "--model", model, "--folder", tmp_path, "--side", 32),
@@ -291,7 +308,8 @@ class TestSubmission:
             BenchmarkJob(("no-such-benchmark",))()
 
     @pytest.mark.parametrize(
-        "name", ["count", "memory", "precision", "read", "resume", "scale", "train"]
+        "name",
+        ["count", "input", "memory", "precision", "read", "resume", "scale", "train"],
     )
     def test_every_benchmark_can_be_sent(self, name, capsys):
         assert main([name, "--dry-run"]) == 0

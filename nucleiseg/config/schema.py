@@ -2,44 +2,13 @@
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from nucleiseg.config import dialect
+from nucleiseg.config.data import AugmentationConfig, DataConfig
+from nucleiseg.config.section import SIDE_MULTIPLE, Section
 
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
-
-SIDE_MULTIPLE = 16
-"""Four 2x2 poolings: the sides of whatever the network sees are multiples of it."""
-
-
-class Section(BaseModel):
-    """Values that cannot be changed, and no key but the ones below."""
-
-    model_config = ConfigDict(
-        frozen=True,
-        extra="forbid",
-        strict=True,
-        use_attribute_docstrings=True,
-        allow_inf_nan=False,
-    )
-
-
-class DataConfig(Section):
-    """The labelled archive to train on, and how it is split."""
-
-    archive: str | None = None
-    """File with the labelled images, `.npz` or HDF5."""
-    images: str = "X"
-    """Dataset of grey images, (N, H, W)."""
-    masks: str = "y"
-    """Dataset of masks (0/1) or instance labels (0 = background), (N, H, W)."""
-    validation_share: float | None = Field(default=None, gt=0, lt=1)
-    """Share of images kept for validation; unset: scikit-learn's default, a quarter."""
-    split_seed: int = Field(default=123, ge=0)
-    """`random_state` of scikit-learn's `train_test_split`."""
-    test_archive: str | None = None
-    """`ARCHIVE[:KEY]` to count when training is done, for the notebook's table;
-    a relative path starts at the folder of `archive`."""
 
 
 class PreprocessConfig(Section):
@@ -249,11 +218,11 @@ class ClusterConfig(Section):
     """CPU cores of the coordinator's job; one is enough."""
     coordinator_memory_gb: float | None = Field(default=None, ge=0.1)
     """Memory of the coordinator's job; 2 are enough."""
-    sbatch: dict[str, str | int | bool] = {}
+    sbatch: dict[str, str | int | bool] = Field(default={})
     """More sbatch options of the GPU jobs: `{exclude: node7, exclusive: true}`."""
-    coordinator_sbatch: dict[str, str | int | bool] = {}
+    coordinator_sbatch: dict[str, str | int | bool] = Field(default={})
     """More sbatch options of the coordinator's job: `{reservation: night}`."""
-    setup: list[str] = []
+    setup: list[str] = Field(default=[])
     """Shell lines before anything else in each job: `module load cuda`."""
     python: str | None = None
     """Shell words that start Python on the nodes, where it is not the one that
@@ -296,6 +265,7 @@ class Config(Section):
 
     data: DataConfig = DataConfig()
     preprocess: PreprocessConfig = PreprocessConfig()
+    augmentation: AugmentationConfig = AugmentationConfig()
     model: ModelConfig = ModelConfig()
     training: TrainingConfig = TrainingConfig()
     instances: InstancesConfig = InstancesConfig()

@@ -2,7 +2,6 @@
 
 import logging
 
-from nucleiseg.archives import fingerprint
 from nucleiseg.config import Config, load_config
 from nucleiseg.dataset import LabelledShapes
 from nucleiseg.errors import RunError
@@ -18,7 +17,13 @@ from nucleiseg.training.checkpoints import list_checkpoints
 
 logger = logging.getLogger(__name__)
 
-_BINDING_SECTIONS = ("data", "preprocess", "model", "training")
+_BINDING_SECTIONS = (
+    "data",
+    "preprocess",
+    "augmentation",
+    "model",
+    "training",
+)
 
 # Changing these does not disturb what was trained so far.
 _FREE = {
@@ -41,7 +46,7 @@ def claim(run: TrainRun, config: Config, shapes: LabelledShapes) -> None:
 
     One without a checkpoint has nothing to lose and may begin anew.
     """
-    data_fingerprint = fingerprint(shapes.path)
+    data_fingerprint = shapes.fingerprint()
     manifest = read_json(run.manifest) if run.manifest.exists() else {}
     if any(run.checkpoints.glob("epoch-*.npz")):
         raise RunError(

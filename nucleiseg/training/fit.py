@@ -7,18 +7,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from nucleiseg.bundle import read_bundle
 from nucleiseg.config import Config
 from nucleiseg.dataset import (
     BatchOrder,
-    LabelledImages,
+    Labelled,
     inspect_labelled,
     make_batches,
-    read_labelled,
-    split_indices,
+    open_labelled,
+    split_images,
     training_order,
 )
 from nucleiseg.devices import (
@@ -42,6 +39,7 @@ from nucleiseg.training.finish import finish, write_so_far
 from nucleiseg.training.history import History
 from nucleiseg.training.loop import Feeds, Loop
 from nucleiseg.training.replicas import Replicas, find_replicas
+from nucleiseg.training.samples import save_samples
 from nucleiseg.training.steps import Machine
 from nucleiseg.training.watching import refuse_missing_tensorboard
 
@@ -74,11 +72,14 @@ class TrainResult:
 def preview(config: Config) -> Preview:
     """Build the network and split the data, and train nothing."""
     shapes = inspect_labelled(config.data)
-    training, validation = split_indices(shapes.n_images, config.data)
+    split = split_images(shapes, config.data)
     with explain_exhaustion():
         network = build_unet(config.model, image_shape=shapes.image_shape)
     return Preview(
-        describe(network), network.count_params(), training.size, validation.size
+        describe(network),
+        network.count_params(),
+        split.training.size,
+        split.validation.size,
     )
 
 
@@ -95,7 +96,7 @@ def prepare_run(config: Config, folder: Path) -> TrainRun:
         Something does not fit, or the directory holds another training.
     """
     shapes = inspect_labelled(config.data)
-    split_indices(shapes.n_images, config.data)
+    split_images(shapes, config.data)
     run = TrainRun(folder)
     claim(run, config, shapes)
     return run
@@ -132,10 +133,9 @@ def train(
     if finished := _read_finished(run, config, history):
         return finished
     start_s = time.monotonic()
-    labelled = read_labelled(shapes, config.preprocess)
-    parts = split_indices(shapes.n_images, config.data)
-    last = _run_epochs(run, config, labelled, parts, checkpoint, must_stop)
-    scores = finish(run, config, last, labelled, parts)
+    labelled = open_labelled(shapes, config, run)
+    last = _run_epochs(run, config, labelled, checkpoint, must_stop)
+    scores = finish(run, config, last, labelled)
     logger.info(
         "model bundle %s after %.0f s", run.bundle.root, time.monotonic() - start_s
     )
@@ -164,8 +164,7 @@ def _read_finished(
 def _run_epochs(
     run: TrainRun,
     config: Config,
-    labelled: LabelledImages,
-    parts: tuple[NDArray[np.intp], NDArray[np.intp]],
+    labelled: Labelled,
     checkpoint: Checkpoint | None,
     must_stop: Callable[[], bool],
 ) -> Checkpoint:
@@ -183,22 +182,24 @@ def _run_epochs(
     circumstances = _find_circumstances(config, replicas)
     _compare(checkpoint, circumstances, run)
     # Whatever the replicas: the same batches, and no image is left out.
-    order = training_order(parts[0].size, training, n_replicas=1)
+    part = labelled.training
+    order = training_order(part.n_crops, training, n_replicas=1, part=part)
     logger.info(
         "training on %d images, validating on %d, %d x %s, computing in %s",
         order.n_images,
-        parts[1].size,
+        labelled.validation.n_crops,
         replicas.count,
         replicas.device,
         circumstances.precision,
     )
-    so_far = _BundleSoFar(run, config, parts)
-    with explain_exhaustion():
+    so_far = _BundleSoFar(run, config, labelled)
+    save_samples(run, config, labelled, order)
+    with explain_exhaustion(), labelled.name_failures():
         machine = Machine(
             config,
             replicas,
             precision=circumstances.precision,
-            image_shape=labelled.images.shape[1:3],
+            image_shape=labelled.image_shape,
             n_steps=training.epochs * order.n_batches,
         )
         if checkpoint is not None:
@@ -209,7 +210,7 @@ def _run_epochs(
                 checkpoint.history.epochs,
                 training.epochs,
             )
-        feeds = _make_feeds(config, replicas, labelled, parts, order)
+        feeds = _make_feeds(config, replicas, labelled, order)
         loop = Loop(run, training, machine, feeds, circumstances, checkpoint, so_far)
         return loop.run(must_stop)
 
@@ -266,27 +267,40 @@ def _compare(
 def _make_feeds(
     config: Config,
     replicas: Replicas,
-    labelled: LabelledImages,
-    parts: tuple[NDArray[np.intp], NDArray[np.intp]],
+    labelled: Labelled,
     order: BatchOrder,
 ) -> Feeds:
     training = config.training
-    check = BatchOrder(parts[1].size, training.batch_size, shuffle=False, seed=0)
+    check = BatchOrder(
+        labelled.validation.n_crops, training.batch_size, shuffle=False, seed=0
+    )
 
-    def make(part: int, order: BatchOrder, first: int, count: int) -> Iterator[Any]:
-        batches = make_batches(
-            labelled, parts[part], order, first_batch=first, n_batches=count
-        )
-        fed = feed(
-            batches, replicas, batch_size=order.batch_size, must_fill=training.xla
-        )
-        return iter(fed)
+    def make(batches: Any) -> Iterator[Any]:
+        size = training.batch_size
+        return iter(feed(batches, replicas, batch_size=size, must_fill=training.xla))
 
     total = training.epochs * order.n_batches
     return Feeds(
         order,
-        training=lambda step: make(0, order, step, total - step),
-        validation=lambda: make(1, check, 0, check.n_batches),
+        training=lambda step: make(
+            make_batches(
+                labelled,
+                labelled.training,
+                order,
+                first_batch=step,
+                n_batches=total - step,
+                augmentation=config.augmentation,
+            )
+        ),
+        validation=lambda: make(
+            make_batches(
+                labelled,
+                labelled.validation,
+                check,
+                first_batch=0,
+                n_batches=check.n_batches,
+            )
+        ),
     )
 
 
@@ -297,15 +311,15 @@ class _BundleSoFar:
         self,
         run: TrainRun,
         config: Config,
-        parts: tuple[NDArray[np.intp], NDArray[np.intp]],
+        labelled: Labelled,
     ) -> None:
         self._run = run
         self._config = config
-        self._parts = parts
+        self._labelled = labelled
         self._written_s = float("-inf")
 
     def __call__(self, history: History, weights: Arrays) -> None:
         if time.monotonic() - self._written_s < _BUNDLE_INTERVAL_S:
             return
-        write_so_far(self._run, self._config, history, weights, self._parts)
+        write_so_far(self._run, self._config, history, weights, self._labelled)
         self._written_s = time.monotonic()
