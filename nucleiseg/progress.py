@@ -60,6 +60,11 @@ class Progress:
             self._last_s = time.monotonic()
             logger.info("%s", self.line())
 
+    @property
+    def note(self) -> str:
+        """What is shown behind the figures."""
+        return self._note
+
     def line(self) -> str:
         """Give the state in one line, as a log shows it."""
         elapsed_s = max(time.monotonic() - self._start_s, 1e-9)

@@ -9,6 +9,7 @@ import errno
 import json
 import os
 import re
+import shutil
 import socket
 import uuid
 from collections.abc import Iterator
@@ -187,9 +188,39 @@ class TrainRun:
         """Folder of the training states."""
         return self.root / "checkpoints"
 
-    def checkpoint(self, epoch: int) -> Path:
-        """Training state after a number of epochs."""
-        return self.checkpoints / f"epoch-{epoch:05d}.npz"
+    def checkpoint(self, step: int) -> Path:
+        """Folder of the training state after a number of steps."""
+        return self.checkpoints / f"step-{step:09d}"
+
+    @property
+    def rates(self) -> Path:
+        """When epochs ended and how fast they were: the only times of a training."""
+        return self.root / "rates.csv"
+
+    @property
+    def tensorboard(self) -> Path:
+        """Folder of the events for TensorBoard."""
+        return self.root / "tensorboard"
+
+    @property
+    def data(self) -> Path:
+        """Folder of what the pass over the labelled images found."""
+        return self.root / "data"
+
+    @property
+    def split(self) -> Path:
+        """Which images are for training and which for validation."""
+        return self.root / "split.csv"
+
+    @property
+    def split_note(self) -> Path:
+        """What the split was made of."""
+        return self.root / "split.json"
+
+    @property
+    def samples(self) -> Path:
+        """Picture of augmented training crops."""
+        return self.root / "augmented.png"
 
     @property
     def bundle(self) -> Bundle:
@@ -257,6 +288,30 @@ def atomic_path(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+@contextlib.contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Give a folder (0700) to write files into; without an error it becomes `path`.
+
+    Each file, then the folder, is synced before the rename, and the parent after it.
+    A folder that is there already is moved away in between and then deleted.
+    """
+    temporary = _temporary(path)
+    outdated = _temporary(path)
+    temporary.mkdir(mode=0o700)
+    try:
+        yield temporary
+        for file in sorted(temporary.iterdir()):
+            _sync(file)
+        _sync(temporary)
+        if path.exists():
+            os.replace(path, outdated)
+        os.replace(temporary, path)
+        _sync(path.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(outdated, ignore_errors=True)
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a text file (UTF-8) atomically."""
     with atomic_path(path) as temporary:
@@ -309,12 +364,16 @@ def read_json(path: Path) -> Any:
 def remove_temporaries(folder: Path) -> None:
     """Delete what writers that were killed left unfinished in a folder.
 
-    Only files of this host are touched whose process is gone: another machine's
+    Only what is of this host is touched, where its process is gone: another machine's
     writer may be alive.
     """
     # The whole name: host `node` must not take a file of host `node-12` for its own.
     own = re.compile(rf"\.{re.escape(socket.gethostname())}-(\d+)-[0-9a-f]{{8}}\.tmp\.")
     for path in folder.glob(".*.tmp.*"):
         found = own.match(path.name)
-        if found and not Path("/proc", found[1]).exists():
+        if not found or Path("/proc", found[1]).exists():
+            continue
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
             path.unlink(missing_ok=True)

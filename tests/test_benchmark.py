@@ -210,6 +210,35 @@ class TestOnLittle:
         # Large archives do not stay.
         assert not list(tmp_path.iterdir())
 
+    def test_train(self):
+        table, (row,) = run_benchmark(
+            *("train", "--base-filters", 2, "--side", 32, "--rounds", 1, "--steps", 2),
+            *("--set", "training.precision=float32"),
+        )
+        assert table[-1].split()[:2] == ["2", "float32"]
+        for rival in ("notebook", "bare", "train"):
+            assert row[f"{rival}_images_per_s"] > 0
+        assert row["share_of_bare"] == pytest.approx(
+            row["train_images_per_s"] / row["bare_images_per_s"]
+        )
+
+    def test_input(self, tmp_path):
+        table, rows = run_benchmark(
+            *("input", "--folder", tmp_path, "--images", 32, 64, "--memory-mb", 1),
+            *("--formats", "deflated"),
+        )
+        assert len(table) == 1 + len(rows)
+        assert [(row["augmented"], row["images"]) for row in rows] == [
+            (is_changed, n_images)
+            for is_changed in (False, True)
+            for n_images in (32, 64)
+        ]
+        for row in rows:
+            assert row["images_per_s"] > 0
+            assert row["pass_images_per_s"] > 0
+            assert abs(row["growth"]) < 0.5
+        assert not list(tmp_path.iterdir())
+
     def test_scale(self, model, tmp_path):
         _, (row,) = run_benchmark(
             *("scale", "--model", model, "--folder", tmp_path, "--side", 32),
@@ -278,7 +307,10 @@ class TestSubmission:
         with pytest.raises(subprocess.CalledProcessError):
             BenchmarkJob(("no-such-benchmark",))()
 
-    @pytest.mark.parametrize("name", ["count", "memory", "precision", "read", "scale"])
+    @pytest.mark.parametrize(
+        "name",
+        ["count", "input", "memory", "precision", "read", "resume", "scale", "train"],
+    )
     def test_every_benchmark_can_be_sent(self, name, capsys):
         assert main([name, "--dry-run"]) == 0
         assert f"python -m jobs.benchmark {name}\n" in capsys.readouterr().out

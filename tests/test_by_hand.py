@@ -21,6 +21,7 @@ from nucleiseg.cluster.records import Recorder
 from nucleiseg.config import ClusterConfig
 from nucleiseg.counting.coordinate import _explain_absence
 from nucleiseg.runs import CountRun, TrainRun, read_json
+from nucleiseg.training import read_history
 from tests.conftest import REPOSITORY, run_nucleiseg
 
 # Every sign that a shell or SLURM could take for something else.
@@ -255,8 +256,7 @@ def test_training_that_is_killed_goes_on(by_hand, training, model):
     job = by_hand.submit("train.sbatch")
 
     def wait_for_epoch(number):
-        path = training.checkpoint(number)
-        by_hand.wait(path.exists)
+        by_hand.wait(lambda: read_history(training).epochs >= number)
 
     wait_for_epoch(1)
     os.kill(by_hand.leader(job, b"nucleiseg"), signal.SIGKILL)

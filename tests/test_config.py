@@ -103,7 +103,7 @@ class TestValues:
                 "training.learning_rate = nan",
                 "finite",
             ),
-            ("training: {optimizer: sgd}", "= 'sgd'", "'rmsprop' or 'adam'"),
+            ("training: {optimizer: sgd}", "= 'sgd'", "'rmsprop', 'adam' or 'adamw'"),
             ("training: {keep: Best}", "= 'Best'", "'last' or 'best'"),
             ("data: {images: 3}", "data.images = 3", "string"),
             ("data: {validation_share: 1}", "data.validation_share = 1", "less than 1"),

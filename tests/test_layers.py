@@ -21,6 +21,7 @@ LAYERS = {
     "provenance": 1,
     "archives": 2,
     "preprocess": 2,
+    "augmentation": 2,
     "tiling": 2,
     "instances": 2,
     "metrics": 2,

@@ -14,15 +14,18 @@ from sklearn.model_selection import train_test_split
 
 from nucleiseg import synthetic
 from nucleiseg.cli import main
-from nucleiseg.config import load_config
+from nucleiseg.config import AugmentationConfig, load_config
 from nucleiseg.dataset import (
-    LabelledImages,
+    BatchOrder,
+    Gatherer,
     inspect_labelled,
     make_batches,
-    read_labelled,
+    open_labelled,
     split_indices,
+    targets,
     training_order,
 )
+from nucleiseg.runs import TrainRun
 
 PRESET = Path(__file__).parents[1] / "configs" / "notebook.yaml"
 
@@ -58,6 +61,12 @@ def config(archives):
 
 
 @pytest.fixture(scope="module")
+def labelled(config, tmp_path_factory):
+    run = TrainRun(tmp_path_factory.mktemp("data"))
+    return open_labelled(inspect_labelled(config.data), config, run)
+
+
+@pytest.fixture(scope="module")
 def run(archives, tmp_path_factory):
     """A whole notebook run, with fewer filters and epochs."""
     folder = tmp_path_factory.mktemp("run") / "notebook"
@@ -82,18 +91,29 @@ def test_preset_is_the_notebook():
     )
     assert (preset.training.epochs, preset.training.batch_size) == (50, 16)
     assert preset.table.format == "notebook"
+    # Its split is scikit-learn's, and what is in both parts stays there.
+    assert preset.data.overlap == "keep"
+    assert preset.augmentation == AugmentationConfig()
 
 
-def test_split_is_that_of_train_test_split(archives, config):
+def gather_all(labelled, part):
+    order = BatchOrder(part.n_crops, part.n_crops, shuffle=False, seed=0)
+    store = labelled.make_store(part, order, first_batch=0, n_batches=1)
+    gatherer = Gatherer(labelled, part, order, store, AugmentationConfig())
+    images, masks = gatherer.gather(0)
+    return images[..., 0], masks[..., 0]
+
+
+def test_split_is_that_of_train_test_split(archives, labelled):
     with np.load(archives / "X_and_y.npz") as archive:
         X, y = archive["X"], archive["y"]
     expected = train_test_split(X, y, random_state=123)
-    labelled = read_labelled(inspect_labelled(config.data), config.preprocess)
-    training, validation = split_indices(N_IMAGES, config.data)
-    np.testing.assert_array_equal(labelled.images[training], expected[0])
-    np.testing.assert_array_equal(labelled.images[validation], expected[1])
-    np.testing.assert_array_equal(labelled.masks(training), expected[2])
-    np.testing.assert_array_equal(labelled.masks(validation), expected[3])
+    images, masks = gather_all(labelled, labelled.training)
+    np.testing.assert_array_equal(images, expected[0])
+    np.testing.assert_array_equal(masks, expected[2])
+    images, masks = gather_all(labelled, labelled.validation)
+    np.testing.assert_array_equal(images, expected[1])
+    np.testing.assert_array_equal(masks, expected[3])
 
 
 def test_2000_images_are_split_1500_to_500(config):
@@ -104,16 +124,19 @@ def test_2000_images_are_split_1500_to_500(config):
     assert sizes == [16] * 93 + [12]
 
 
-def test_batches_are_tf_data_in_the_split_s_order_and_not_normalised(config):
-    labelled = read_labelled(inspect_labelled(config.data), config.preprocess)
-    training, _ = split_indices(N_IMAGES, config.data)
-    order = training_order(training.size, config.training, n_replicas=1)
+def test_batches_are_tf_data_in_the_split_s_order_and_not_normalised(
+    archives, config, labelled
+):
+    part = labelled.training
+    order = training_order(part.n_crops, config.training, n_replicas=1, part=part)
     ours = make_batches(
-        labelled, training, order, first_batch=0, n_batches=2 * order.n_batches
+        labelled, part, order, first_batch=0, n_batches=2 * order.n_batches
     )
     assert isinstance(ours, tf.data.Dataset)
-    images = labelled.images[training][..., None]
-    masks = labelled.masks(training)[..., None]
+    training, _ = split_indices(N_IMAGES, config.data)
+    with np.load(archives / "X_and_y.npz") as archive:
+        images, masks = archive["X"][training, ..., None], archive["y"][training]
+    masks = masks[..., None]
     theirs = tf.data.Dataset.from_tensor_slices((images, masks)).batch(16).repeat(2)
     pairs = list(zip(ours, theirs, strict=True))
     assert [int(mine[0].shape[0]) for mine, _ in pairs] == [16, 5, 16, 5]
@@ -212,5 +235,5 @@ def test_a_longer_training_moves_the_counts_of_the_model_before_aside(
 
 def test_masks_are_whatever_is_above_0():
     labels = np.array([[[0, 1], [2, 255]]], dtype="uint16")
-    labelled = LabelledImages(np.zeros((1, 2, 2), "float32"), labels)
-    np.testing.assert_array_equal(labelled.masks(np.array([0])), [[[0, 1], [1, 1]]])
+    np.testing.assert_array_equal(targets(labels)[..., 0], [[[0, 1], [1, 1]]])
+    assert targets(labels).dtype == np.float32

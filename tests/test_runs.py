@@ -93,7 +93,7 @@ class TestPaths:
         assert run.bundle.weights == tmp_path / "model" / "model.keras"
         assert run.bundle.info == tmp_path / "model" / "bundle.json"
         assert run.test.plan == tmp_path / "test" / "plan.parquet"
-        assert run.checkpoint(12) == run.checkpoints / "epoch-00012.npz"
+        assert run.checkpoint(12) == run.checkpoints / "step-000000012"
 
 
 class TestAtomicPath:

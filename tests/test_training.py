@@ -1,10 +1,9 @@
 import json
 import os
+import re
 import shutil
-import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -13,10 +12,8 @@ from nucleiseg.bundle import read_bundle
 from nucleiseg.config import load_config
 from nucleiseg.errors import ArchiveError, ConfigError, RunError
 from nucleiseg.model import load_network
-from nucleiseg.runs import TrainRun
 from nucleiseg.training import train
 from nucleiseg.training.replicas import _largest_divisor, find_replicas
-from nucleiseg.training.state import History, load_newest, save_checkpoint
 from tests.conftest import run_nucleiseg
 
 SETTINGS = (
@@ -37,46 +34,6 @@ def arguments(archive, folder, *settings):
 
 def configure(archive, *settings):
     return load_config(None, [f"data.archive={archive}", *SETTINGS, *settings])
-
-
-def wait_for(condition, *, process, timeout_s=120):
-    deadline_s = time.monotonic() + timeout_s
-    while not condition():
-        assert process.poll() is None, "the process ended before it could be killed"
-        assert time.monotonic() < deadline_s, "nothing to kill within the time"
-        time.sleep(0.02)
-
-
-@pytest.mark.parametrize("replicas", [1, 2])
-def test_a_killed_training_ends_as_an_undisturbed_one(
-    training_archive, tmp_path, replicas
-):
-    settings = [f"training.replicas={replicas}"]
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    answer = run_nucleiseg(*arguments(training_archive, whole, *settings))
-    assert answer.returncode == 0, answer.stderr
-
-    command = [sys.executable, "-m", "nucleiseg"]
-    command += map(str, arguments(training_archive, killed, *settings))
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-    checkpoint = TrainRun(killed).checkpoint(2)
-    wait_for(checkpoint.exists, process=process)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert not (killed / "model" / "bundle.json").exists()
-
-    answer = run_nucleiseg(*arguments(training_archive, killed, *settings))
-    assert answer.returncode == 0, answer.stderr
-    assert "after 2 epochs" in answer.stderr or "after 3 epochs" in answer.stderr
-    history = (killed / "history.csv").read_text()
-    assert history == (whole / "history.csv").read_text()
-    assert len(history.splitlines()) == 5
-    for ours, theirs in zip(
-        load_newest(TrainRun(killed)).variables,
-        load_newest(TrainRun(whole)).variables,
-        strict=True,
-    ):
-        np.testing.assert_array_equal(ours, theirs)
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
@@ -196,33 +153,6 @@ def test_changed_data_are_refused(training_archive, run, tmp_path):
         train(configure(training_archive, "training.epochs=2"), run)
 
 
-def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(run, caplog):
-    state = TrainRun(run)
-    content = state.checkpoint(2).read_bytes()
-    state.checkpoint(2).write_bytes(content[: len(content) // 2])
-    checkpoint = load_newest(state)
-    assert checkpoint.history.epochs == 1
-    assert "epoch-00002.npz is damaged" in caplog.text
-    state.checkpoint(1).write_bytes(b"")
-    with pytest.raises(RunError, match=r"all checkpoints in .* are damaged"):
-        load_newest(state)
-
-
-def test_two_checkpoints_are_kept(tmp_path):
-    state = TrainRun(tmp_path)
-    state.checkpoints.mkdir()
-    row = dict.fromkeys(("loss", "accuracy", "val_loss", "val_accuracy"), 0.5)
-    history = History()
-    for epoch in range(1, 5):
-        history.rows.append({"epoch": float(epoch), **row})
-        save_checkpoint(state, history, [np.full(3, epoch)])
-    names = sorted(path.name for path in state.checkpoints.iterdir())
-    assert names == ["epoch-00003.npz", "epoch-00004.npz"]
-    newest = load_newest(state)
-    np.testing.assert_array_equal(newest.variables[0], [4, 4, 4])
-    assert newest.history.rows == history.rows
-
-
 def test_best_weights_are_those_of_the_lowest_validation_loss(
     training_archive, tmp_path
 ):
@@ -242,6 +172,10 @@ def test_divergence_stops_the_run_and_is_named(training_archive, tmp_path):
     )
     assert answer.returncode == 2
     assert "training has diverged" in answer.stderr
+    # The first step is taken from what is finite.
+    assert re.search(
+        r"(loss|gradient|weight) is not finite \w+ step [12] ", answer.stderr
+    )
     assert "Traceback" not in answer.stderr
 
 

@@ -12,11 +12,14 @@ from jobs.benchmark import cluster_options
 _BENCHMARKS = {
     "count": "images a second beside the notebook's way and the bare network",
     "cluster": "what coordinating costs: shards that hold no work",
+    "input": "training crops a second and a core, and peak memory for more images",
     "memory": "peak memory of a worker, for small and for large archives",
     "plan-merge": "what a million images cost beside their pixels: plan, status, merge",
     "precision": "counts in one precision against those in another",
+    "resume": "kill trainings at random instants, and compare what they end with",
     "scale": "images a second of one worker and of several",
     "read": "np.load, the pass over a member, a seek, and reading forwards",
+    "train": "images a second beside model.fit and the bare compiled step",
     "storm": "interrupt counts on a real SLURM at random, and compare their tables",
 }
 

@@ -57,12 +57,17 @@ def run(options: argparse.Namespace) -> int:
 
 @contextlib.contextmanager
 def _stop_requests() -> Iterator[Callable[[], bool]]:
-    """Take SIGUSR1 and SIGUSR2 as the wish that training stop after this epoch."""
+    """Take signals as the wish that training stop after this step.
+
+    USR1 comes from a job's leader, USR2 from SLURM before the time limit, TERM from
+    whoever wants the device back: often twice, from SLURM and from the leader.
+    """
     asked: list[int] = []
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False
         return
-    numbers = (signal.SIGUSR1, signal.SIGUSR2)
+
+    numbers = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM)
     before = [
         signal.signal(number, lambda received, _: asked.append(received))
         for number in numbers
@@ -128,7 +133,7 @@ def _print_preview(config: Config) -> None:
 
 def _print_result(result: TrainResult) -> None:
     if result.already_finished:
-        print(f"finished before: all {result.history.epochs} epochs are in")
+        print(f"finished before, after {result.history.epochs} epochs: nothing is done")
     scores = result.scores["validation"]
     root = result.run.root
     print(f"model        {result.run.bundle.root}")

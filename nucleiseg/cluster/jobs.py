@@ -21,6 +21,7 @@ from nucleiseg.config import ClusterConfig, load_config
 from nucleiseg.errors import RunError
 from nucleiseg.runs import CountRun, TrainRun
 from nucleiseg.shards import read_plan
+from nucleiseg.training import is_trained
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +31,8 @@ _MOST_TRAINING_DEATHS = 5
 _POLL_S = 0.5
 # Of the warning before the time limit, what is kept for ending at once.
 _MARGIN_S = 20.0
+# Between the signal to end and SIGKILL a site leaves 30 s where nobody changed it.
+_GRACE_S = 20.0
 
 
 @dataclass(frozen=True)
@@ -191,13 +194,17 @@ class TrainingLeader:
                 limit_s = max(1.0, self._settings.signal_delay_s - _MARGIN_S)
                 deadline_s = time.monotonic() + limit_s
                 self._recorder.say("draining")
-                logger.info("warned: the epoch may end within %.0f s", limit_s)
+                logger.info(
+                    "warned: a checkpoint may be written within %.0f s", limit_s
+                )
                 _signal(process, signal.SIGUSR1)
             is_late = deadline_s is not None and time.monotonic() > deadline_s
             if is_late or self._is_told_to_end or is_cancelled(self._run.jobs):
                 _signal(process, signal.SIGTERM)
+                # It finishes its step and writes a checkpoint.
+                wants_state = self._is_told_to_end and not is_cancelled(self._run.jobs)
                 try:
-                    process.wait(timeout=_MARGIN_S / 2)
+                    process.wait(timeout=_GRACE_S if wants_state else _MARGIN_S / 2)
                 except subprocess.TimeoutExpired:
                     process.kill()
                     process.wait()
@@ -206,12 +213,8 @@ class TrainingLeader:
             time.sleep(_POLL_S)
 
     def _is_trained(self) -> bool:
-        """Whether all epochs are in and the model is there."""
-        epochs = load_config(self._run.config).training.epochs
-        if not (self._run.bundle.info.exists() and self._run.history.exists()):
-            return False
-        rows = self._run.history.read_text(encoding="utf-8").splitlines()[1:]
-        return len(rows) >= epochs
+        """Whether training is over and the model is there."""
+        return is_trained(self._run, load_config(self._run.config).training)
 
     def _is_preempted(self) -> bool:
         if not self._place.is_slurm:

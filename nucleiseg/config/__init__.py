@@ -6,12 +6,11 @@ for both. What a run really used, defaults and overrides included, is saved in i
 directory.
 """
 
+from nucleiseg.config.data import AugmentationConfig, DataConfig, LabelledArchive
 from nucleiseg.config.reading import load_config
 from nucleiseg.config.schema import (
-    SIDE_MULTIPLE,
     ClusterConfig,
     Config,
-    DataConfig,
     InferenceConfig,
     InstancesConfig,
     ModelConfig,
@@ -21,14 +20,17 @@ from nucleiseg.config.schema import (
     TableConfig,
     TrainingConfig,
 )
+from nucleiseg.config.section import SIDE_MULTIPLE
 
 __all__ = [
     "SIDE_MULTIPLE",
+    "AugmentationConfig",
     "ClusterConfig",
     "Config",
     "DataConfig",
     "InferenceConfig",
     "InstancesConfig",
+    "LabelledArchive",
     "ModelConfig",
     "Precision",
     "PreprocessConfig",

@@ -2,44 +2,13 @@
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from nucleiseg.config import dialect
+from nucleiseg.config.data import AugmentationConfig, DataConfig
+from nucleiseg.config.section import SIDE_MULTIPLE, Section
 
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
-
-SIDE_MULTIPLE = 16
-"""Four 2x2 poolings: the sides of whatever the network sees are multiples of it."""
-
-
-class Section(BaseModel):
-    """Values that cannot be changed, and no key but the ones below."""
-
-    model_config = ConfigDict(
-        frozen=True,
-        extra="forbid",
-        strict=True,
-        use_attribute_docstrings=True,
-        allow_inf_nan=False,
-    )
-
-
-class DataConfig(Section):
-    """The labelled archive to train on, and how it is split."""
-
-    archive: str | None = None
-    """File with the labelled images, `.npz` or HDF5."""
-    images: str = "X"
-    """Dataset of grey images, (N, H, W)."""
-    masks: str = "y"
-    """Dataset of masks (0/1) or instance labels (0 = background), (N, H, W)."""
-    validation_share: float | None = Field(default=None, gt=0, lt=1)
-    """Share of images kept for validation; unset: scikit-learn's default, a quarter."""
-    split_seed: int = Field(default=123, ge=0)
-    """`random_state` of scikit-learn's `train_test_split`."""
-    test_archive: str | None = None
-    """`ARCHIVE[:KEY]` to count when training is done, for the notebook's table;
-    a relative path starts at the folder of `archive`."""
 
 
 class PreprocessConfig(Section):
@@ -79,10 +48,24 @@ class TrainingConfig(Section):
     """Passes over the training images."""
     batch_size: int = Field(default=16, ge=1)
     """Images a step, over all replicas together."""
-    optimizer: Literal["rmsprop", "adam"] = "adam"
+    optimizer: Literal["rmsprop", "adam", "adamw"] = "adam"
     """Keras optimiser."""
     learning_rate: float = Field(default=1e-3, gt=0)
-    """Learning rate of the optimiser."""
+    """Learning rate of the optimiser; of a schedule, the highest."""
+    schedule: Literal["constant", "cosine"] = "constant"
+    """`cosine`: falls to 0 along half a cosine until the last epoch's last step, so
+    that `epochs` cannot grow afterwards."""
+    warmup_steps: int = Field(default=0, ge=0)
+    """Steps in which the learning rate rises from 0, evenly."""
+    weight_decay: float = Field(default=0.01, ge=0)
+    """Weight decay of `adamw`; biases are left out."""
+    clip_norm: float | None = Field(default=None, gt=0)
+    """Largest norm of a step's gradient, all weights together; null: no limit."""
+    ema_decay: float | None = Field(default=None, gt=0, lt=1)
+    """Validate and keep a running average of the weights, of which each step leaves
+    so much in place (0.999); null: the weights themselves."""
+    early_stopping_epochs: int | None = Field(default=None, ge=1)
+    """Stop after so many epochs without a lower validation loss; null: never."""
     shuffle: bool = True
     """A new order of the training images each epoch, the same for a seed."""
     seed: int = Field(default=0, ge=0)
@@ -97,6 +80,15 @@ class TrainingConfig(Section):
     """`gpu`, the default on a cluster, refuses to train where TensorFlow sees none."""
     precision: Precision = "auto"
     """Computation type; `auto` follows the device."""
+    xla: bool = False
+    """Compile the step with XLA; one replica only."""
+    deterministic: bool = False
+    """Operations that give the same bits each time on a GPU, where they are slower;
+    on a CPU they do anyway."""
+    checkpoint_min: float = Field(default=10.0, gt=0)
+    """Minutes between checkpoints within an epoch; each epoch ends with one, too."""
+    tensorboard: bool = False
+    """Write events for TensorBoard; needs `pip install 'nucleiseg[tensorboard]'`."""
 
 
 class InstancesConfig(Section):
@@ -232,11 +224,11 @@ class ClusterConfig(Section):
     """CPU cores of the coordinator's job; one is enough."""
     coordinator_memory_gb: float | None = Field(default=None, ge=0.1)
     """Memory of the coordinator's job; 2 are enough."""
-    sbatch: dict[str, str | int | bool] = {}
+    sbatch: dict[str, str | int | bool] = Field(default={})
     """More sbatch options of the GPU jobs: `{exclude: node7, exclusive: true}`."""
-    coordinator_sbatch: dict[str, str | int | bool] = {}
+    coordinator_sbatch: dict[str, str | int | bool] = Field(default={})
     """More sbatch options of the coordinator's job: `{reservation: night}`."""
-    setup: list[str] = []
+    setup: list[str] = Field(default=[])
     """Shell lines before anything else in each job: `module load cuda`."""
     python: str | None = None
     """Shell words that start Python on the nodes, where it is not the one that
@@ -245,7 +237,8 @@ class ClusterConfig(Section):
     """Network interface of scheduler and workers, as `ib0`; null: the node's own
     address, as SLURM knows it."""
     signal_delay_s: int = Field(default=300, ge=5, le=540)
-    """Warning before the time limit: longer than the slowest shard or epoch takes."""
+    """Warning before the time limit: longer than the slowest shard takes, or a step of
+    training and a checkpoint."""
     idle_min: float = Field(default=10, gt=0)
     """A worker that has waited so long for a coordinator leaves, and frees its GPU."""
     max_restarts: int = Field(default=100, ge=0)
@@ -278,6 +271,7 @@ class Config(Section):
 
     data: DataConfig = DataConfig()
     preprocess: PreprocessConfig = PreprocessConfig()
+    augmentation: AugmentationConfig = AugmentationConfig()
     model: ModelConfig = ModelConfig()
     training: TrainingConfig = TrainingConfig()
     instances: InstancesConfig = InstancesConfig()

@@ -7,6 +7,7 @@ from nucleiseg.cluster import is_cancelled
 from nucleiseg.config import load_config
 from nucleiseg.monitoring.jobs import JobsStatus, read_jobs_status
 from nucleiseg.runs import TrainRun
+from nucleiseg.training import is_trained, read_history
 
 # A training in place leaves no sign of life but its checkpoints.
 _SILENT_S = 900.0
@@ -26,7 +27,7 @@ class TrainStatus:
     best_val_loss: float | None
     best_epoch: int | None
     epoch_s: float | None
-    """Seconds of the last epoch; None before the second."""
+    """Seconds of the last epoch, validation included; None before the first."""
     eta_s: float | None
     model: str | None
     """The model bundle, where it is there."""
@@ -50,14 +51,13 @@ def read_train_status(root: Path, *, now_s: float) -> TrainStatus:
         Seconds since the epoch.
     """
     run = TrainRun(root)
-    epochs = load_config(run.config).training.epochs
-    losses = _read_losses(run)
+    training = load_config(run.config).training
+    epochs = training.epochs
+    losses = [row["val_loss"] for row in read_history(run).rows]
     jobs = read_jobs_status(run.jobs, now_s=now_s)
-    times_s = sorted(
-        path.stat().st_mtime for path in run.checkpoints.glob("epoch-*.npz")
-    )
-    epoch_s = times_s[-1] - times_s[-2] if len(times_s) > 1 else None
-    is_finished = len(losses) >= epochs and run.bundle.info.exists()
+    times_s = [path.stat().st_mtime for path in run.checkpoints.glob("step-*")]
+    epoch_s = _read_epoch_s(run)
+    is_finished = is_trained(run, training)
     if is_finished:
         state = "finished"
     elif is_cancelled(run.jobs):
@@ -68,7 +68,8 @@ def read_train_status(root: Path, *, now_s: float) -> TrainStatus:
     elif jobs.submitted:
         state = "failed" if "failed" in jobs.states["training"] else "interrupted"
     else:
-        is_recent = times_s and now_s - times_s[-1] < _SILENT_S
+        silent_s = max(_SILENT_S, 2 * 60 * training.checkpoint_min)
+        is_recent = times_s and now_s - max(times_s) < silent_s
         state = "running" if is_recent else "interrupted"
     best = min(range(len(losses)), key=losses.__getitem__) if losses else None
     left = epochs - len(losses)
@@ -87,10 +88,15 @@ def read_train_status(root: Path, *, now_s: float) -> TrainStatus:
     )
 
 
-def _read_losses(run: TrainRun) -> list[float]:
-    """Read the validation loss of each epoch."""
-    if not run.history.exists():
-        return []
-    header, *rows = run.history.read_text(encoding="utf-8").splitlines()
-    column = header.split(",").index("val_loss")
-    return [float(row.split(",")[column]) for row in rows]
+def _read_epoch_s(run: TrainRun) -> float | None:
+    """Read how long the last epoch took that was trained without a pause."""
+    if not run.rates.exists():
+        return None
+    header, *lines = run.rates.read_text(encoding="utf-8").splitlines()
+    names = header.split(",")
+    rows = [dict(zip(names, line.split(","), strict=True)) for line in lines]
+    n_images = max((int(row["images"]) for row in rows), default=0)
+    whole = [row for row in rows if int(row["images"]) == n_images]
+    if not whole:
+        return None
+    return float(whole[-1]["seconds"]) + float(whole[-1]["validation_s"])

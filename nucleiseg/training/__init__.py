@@ -7,5 +7,14 @@ from nucleiseg.training.fit import (
     preview,
     train,
 )
+from nucleiseg.training.history import is_trained, read_history
 
-__all__ = ["Preview", "TrainResult", "prepare_run", "preview", "train"]
+__all__ = [
+    "Preview",
+    "TrainResult",
+    "is_trained",
+    "prepare_run",
+    "preview",
+    "read_history",
+    "train",
+]

@@ -2,7 +2,6 @@
 
 import logging
 
-from nucleiseg.archives import fingerprint
 from nucleiseg.config import Config, load_config
 from nucleiseg.dataset import LabelledShapes
 from nucleiseg.errors import RunError
@@ -14,11 +13,17 @@ from nucleiseg.runs import (
     write_json,
     write_text,
 )
-from nucleiseg.training.state import list_checkpoints
+from nucleiseg.training.checkpoints import list_checkpoints
 
 logger = logging.getLogger(__name__)
 
-_BINDING_SECTIONS = ("data", "preprocess", "model", "training")
+_BINDING_SECTIONS = (
+    "data",
+    "preprocess",
+    "augmentation",
+    "model",
+    "training",
+)
 
 # Changing these does not disturb what was trained so far.
 _FREE = {
@@ -26,6 +31,13 @@ _FREE = {
     ("training", "epochs"),
     ("training", "keep"),
     ("training", "device"),
+    # Bits change, and that is said.
+    ("training", "replicas"),
+    ("training", "xla"),
+    ("training", "deterministic"),
+    # When states are written, and what is drawn.
+    ("training", "checkpoint_min"),
+    ("training", "tensorboard"),
 }
 
 
@@ -34,8 +46,13 @@ def claim(run: TrainRun, config: Config, shapes: LabelledShapes) -> None:
 
     One without a checkpoint has nothing to lose and may begin anew.
     """
-    data_fingerprint = fingerprint(shapes.path)
+    data_fingerprint = shapes.fingerprint()
     manifest = read_json(run.manifest) if run.manifest.exists() else {}
+    if any(run.checkpoints.glob("epoch-*.npz")):
+        raise RunError(
+            f"{run.root} holds a training of an earlier nucleiseg; go on with that "
+            "one, or use another --run"
+        )
     if "data_fingerprint" not in manifest:
         _refuse_others(run)
     elif run.bundle.info.exists() and not list_checkpoints(run):
@@ -83,10 +100,17 @@ def _refuse_changes(run: TrainRun, before: Config, now: Config) -> None:
             for key in old
             if old[key] != new[key] and (section, key) not in _FREE
         ]
-    if before.training.epochs > now.training.epochs:
+    epochs = before.training.epochs, now.training.epochs
+    # The learning rate of every step so far came from the number of epochs.
+    is_bound = now.training.schedule != "constant"
+    if epochs[0] > epochs[1] or (is_bound and epochs[0] != epochs[1]):
         differences.append(
-            f"training.epochs was {before.training.epochs} and is now "
-            f"{now.training.epochs} (it may only grow)"
+            f"training.epochs was {epochs[0]} and is now {epochs[1]} "
+            + (
+                f"(schedule {now.training.schedule} depends on it)"
+                if is_bound
+                else "(it may only grow)"
+            )
         )
     if differences:
         raise RunError(

@@ -4,58 +4,60 @@ import shutil
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from nucleiseg.bundle import write_info
 from nucleiseg.config import Config
-from nucleiseg.dataset import LabelledImages
-from nucleiseg.errors import RunError
+from nucleiseg.dataset import Labelled
 from nucleiseg.model import build_unet, save_weights
 from nucleiseg.provenance import describe_environment
 from nucleiseg.report import save_history
 from nucleiseg.runs import Bundle, TrainRun
+from nucleiseg.training.checkpoints import Arrays, Checkpoint
+from nucleiseg.training.history import History
 from nucleiseg.training.scores import score_counts
-from nucleiseg.training.state import History, load_best, load_newest
-
-
-def _final_weights(
-    run: TrainRun, config: Config, history: History
-) -> list[NDArray[Any]]:
-    if config.training.keep == "best":
-        return load_best(run, history)
-    checkpoint = load_newest(run)
-    if checkpoint is None:
-        raise RunError(f"{run.checkpoints} is empty; train again")
-    n_weights = len(build_unet(config.model).weights)
-    return checkpoint.variables[:n_weights]
 
 
 def finish(
     run: TrainRun,
     config: Config,
-    history: History,
-    labelled: LabelledImages,
-    parts: tuple[NDArray[np.intp], NDArray[np.intp]],
+    last: Checkpoint,
+    labelled: Labelled,
 ) -> dict[str, Any]:
     """Write bundle and plots; score the bundle's network on the validation images.
+
+    Parameters
+    ----------
+    run : TrainRun
+    config : Config
+    last : Checkpoint
+        After the last epoch.
+    labelled : Labelled
 
     Returns
     -------
     dict
         Scores, as the bundle keeps them.
     """
-    weights = _final_weights(run, config, history)
+    history = last.history
+    weights = last.best if config.training.keep == "best" else _last(config, last)
     scores = {
-        "validation": score_counts(config, weights, labelled, parts[1]),
+        "validation": score_counts(config, weights, labelled),
         "history": history.rows[-1],
         "best_epoch": history.best_epoch,
     }
-    _write_bundle(run.bundle, config, history, weights, parts, scores)
+    _write_bundle(run.bundle, config, history, weights, labelled, scores)
     # What stood in for it is not needed any more.
     shutil.rmtree(run.bundle_so_far.root, ignore_errors=True)
     save_history(run.root, history.columns())
     return scores
+
+
+def _last(config: Config, last: Checkpoint) -> Arrays:
+    """Take the last epoch's weights, or their average, out of a state."""
+    n_weights = len(build_unet(config.model).weights)
+    is_averaged = config.training.ema_decay is not None
+    return last.variables[-n_weights:] if is_averaged else last.variables[:n_weights]
 
 
 def write_so_far(
@@ -63,14 +65,14 @@ def write_so_far(
     config: Config,
     history: History,
     weights: Sequence[NDArray[Any]],
-    parts: tuple[NDArray[np.intp], NDArray[np.intp]],
+    labelled: Labelled,
 ) -> None:
     """Write the best model so far as a bundle that can count, without its scores.
 
     It is there when a training is interrupted and never gone on with.
     """
     scores = {"history": history.rows[-1], "best_epoch": history.best_epoch}
-    _write_bundle(run.bundle_so_far, config, history, weights, parts, scores)
+    _write_bundle(run.bundle_so_far, config, history, weights, labelled, scores)
 
 
 def _write_bundle(
@@ -78,7 +80,7 @@ def _write_bundle(
     config: Config,
     history: History,
     weights: Sequence[NDArray[Any]],
-    parts: tuple[NDArray[np.intp], NDArray[np.intp]],
+    labelled: Labelled,
     scores: dict[str, Any],
 ) -> None:
     bundle.root.mkdir(exist_ok=True)
@@ -89,8 +91,8 @@ def _write_bundle(
         training={
             "config": config.training.model_dump(mode="json"),
             "data": config.data.model_dump(mode="json"),
-            "n_training": int(parts[0].size),
-            "n_validation": int(parts[1].size),
+            "n_training": labelled.training.n_images,
+            "n_validation": labelled.validation.n_images,
             "epochs": history.epochs,
             "environment": describe_environment(),
         },

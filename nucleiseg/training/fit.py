@@ -2,43 +2,46 @@
 
 import logging
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from nucleiseg.bundle import read_bundle
 from nucleiseg.config import Config
 from nucleiseg.dataset import (
     BatchOrder,
-    LabelledImages,
+    Labelled,
     inspect_labelled,
     make_batches,
-    read_labelled,
-    split_indices,
+    open_labelled,
+    split_images,
     training_order,
-    usable_images,
 )
-from nucleiseg.devices import explain_exhaustion, find_precision, import_tensorflow
-from nucleiseg.errors import BundleError, ConfigError, RunError
+from nucleiseg.devices import (
+    available_cores,
+    explain_exhaustion,
+    find_precision,
+    import_tensorflow,
+)
+from nucleiseg.errors import BundleError, RunError
 from nucleiseg.model import build_unet, describe
-from nucleiseg.progress import Progress
 from nucleiseg.runs import TrainRun
-from nucleiseg.training.callbacks import make_callbacks
-from nucleiseg.training.claim import claim
-from nucleiseg.training.finish import finish, write_so_far
-from nucleiseg.training.replicas import Replicas, find_replicas
-from nucleiseg.training.state import (
+from nucleiseg.training.checkpoints import (
+    Arrays,
     Checkpoint,
-    History,
-    drop_other_best,
+    Circumstances,
     load_newest,
-    save_best,
-    save_checkpoint,
 )
+from nucleiseg.training.claim import claim
+from nucleiseg.training.feeding import feed
+from nucleiseg.training.finish import finish, write_so_far
+from nucleiseg.training.history import History
+from nucleiseg.training.loop import Feeds, Loop
+from nucleiseg.training.replicas import Replicas, find_replicas
+from nucleiseg.training.samples import save_samples
+from nucleiseg.training.steps import Machine
+from nucleiseg.training.watching import refuse_missing_tensorboard
 
 logger = logging.getLogger(__name__)
 
@@ -69,11 +72,14 @@ class TrainResult:
 def preview(config: Config) -> Preview:
     """Build the network and split the data, and train nothing."""
     shapes = inspect_labelled(config.data)
-    training, validation = split_indices(shapes.n_images, config.data)
+    split = split_images(shapes, config.data)
     with explain_exhaustion():
         network = build_unet(config.model, image_shape=shapes.image_shape)
     return Preview(
-        describe(network), network.count_params(), training.size, validation.size
+        describe(network),
+        network.count_params(),
+        split.training.size,
+        split.validation.size,
     )
 
 
@@ -90,7 +96,7 @@ def prepare_run(config: Config, folder: Path) -> TrainRun:
         Something does not fit, or the directory holds another training.
     """
     shapes = inspect_labelled(config.data)
-    split_indices(shapes.n_images, config.data)
+    split_images(shapes, config.data)
     run = TrainRun(folder)
     claim(run, config, shapes)
     return run
@@ -108,7 +114,7 @@ def train(
     folder : Path
         The run directory; the model bundle is its subfolder `model`.
     must_stop : callable
-        Asked after each epoch whether to stop, to be gone on with later.
+        Asked after each step whether to stop, to be gone on with later.
 
     Raises
     ------
@@ -117,6 +123,8 @@ def train(
     ConfigError, ArchiveError, RunError
         Before any work, when something does not fit.
     """
+    if config.training.tensorboard:
+        refuse_missing_tensorboard()
     shapes = inspect_labelled(config.data)
     run = TrainRun(folder)
     claim(run, config, shapes)
@@ -125,20 +133,22 @@ def train(
     if finished := _read_finished(run, config, history):
         return finished
     start_s = time.monotonic()
-    labelled = read_labelled(shapes, config.preprocess)
-    parts = split_indices(shapes.n_images, config.data)
-    _run_epochs(run, config, labelled, parts, checkpoint, history, must_stop)
-    scores = finish(run, config, history, labelled, parts)
+    labelled = open_labelled(shapes, config, run)
+    last = _run_epochs(run, config, labelled, checkpoint, must_stop)
+    scores = finish(run, config, last, labelled)
     logger.info(
         "model bundle %s after %.0f s", run.bundle.root, time.monotonic() - start_s
     )
-    return TrainResult(run, history, scores, already_finished=False)
+    return TrainResult(run, last.history, scores, already_finished=False)
 
 
 def _read_finished(
     run: TrainRun, config: Config, history: History
 ) -> TrainResult | None:
-    if not run.bundle.info.exists() or history.epochs < config.training.epochs:
+    training = config.training
+    if not run.bundle.info.exists() or not history.is_over(
+        training.epochs, training.early_stopping_epochs
+    ):
         return None
     try:
         info = read_bundle(run.bundle.root)
@@ -146,7 +156,7 @@ def _read_finished(
         logger.warning("%s: it is made again from the last checkpoint", error)
         return None
     found = (info.training["epochs"], info.training["config"]["keep"], info.instances)
-    if found != (history.epochs, config.training.keep, config.instances):
+    if found != (history.epochs, training.keep, config.instances):
         return None
     return TrainResult(run, history, info.scores, already_finished=True)
 
@@ -154,148 +164,162 @@ def _read_finished(
 def _run_epochs(
     run: TrainRun,
     config: Config,
-    labelled: LabelledImages,
-    parts: tuple[NDArray[np.intp], NDArray[np.intp]],
+    labelled: Labelled,
     checkpoint: Checkpoint | None,
-    history: History,
     must_stop: Callable[[], bool],
-) -> None:
+) -> Checkpoint:
+    """Train the steps that are left; give the last state."""
     training = config.training
-    remaining = training.epochs - history.epochs
-    if remaining <= 0:
-        return
+    if checkpoint is not None and checkpoint.history.is_over(
+        training.epochs, training.early_stopping_epochs
+    ):
+        return checkpoint
     replicas = find_replicas(
         training.replicas,
         batch_size=training.batch_size,
         wanted_device=training.device,
     )
-    network, variables = _build(config, replicas, labelled.images.shape[1:3])
-    if checkpoint is not None:
-        _restore(variables, checkpoint)
-        logger.info("after %d epochs, from %s", history.epochs, checkpoint.path)
-    order = training_order(parts[0].size, training, replicas.count)
-    check = BatchOrder(
-        usable_images(parts[1].size, replicas.count),
-        training.batch_size,
-        shuffle=False,
-        seed=0,
-    )
-    if not order.n_images or not check.n_images:
-        raise ConfigError(
-            f"{parts[0].size} training and {parts[1].size} validation images are too "
-            f"few for {replicas.count} replicas"
-        )
+    circumstances = _find_circumstances(config, replicas)
+    _compare(checkpoint, circumstances, run)
+    # Whatever the replicas: the same batches, and no image is left out.
+    part = labelled.training
+    order = training_order(part.n_crops, training, n_replicas=1, part=part)
     logger.info(
-        "training on %d images, validating on %d, %d x %s",
+        "training on %d images, validating on %d, %d x %s, computing in %s",
         order.n_images,
-        check.n_images,
+        labelled.validation.n_crops,
         replicas.count,
         replicas.device,
+        circumstances.precision,
     )
-
-    bundle_s = float("-inf")
-
-    def save() -> None:
-        if history.best_epoch == history.epochs:
-            save_best(run, network.get_weights(), history)
-        save_checkpoint(run, history, [_to_numpy(value) for value in variables])
-        # The state before this one may be needed, too, with its own best weights.
-        drop_other_best(run, [history, History(history.rows[:-1])])
-        nonlocal bundle_s
-        is_best = history.best_epoch == history.epochs
-        if is_best and time.monotonic() - bundle_s >= _BUNDLE_INTERVAL_S:
-            write_so_far(run, config, history, network.get_weights(), parts)
-            bundle_s = time.monotonic()
-
-    with (
-        explain_exhaustion(),
-        Progress(
-            training.epochs * order.n_images,
-            label="training",
-            unit="images",
-            done=history.epochs * order.n_images,
-        ) as progress,
-    ):
-        network.fit(
-            make_batches(
-                labelled,
-                parts[0],
-                order,
-                first_batch=history.epochs * order.n_batches,
-                n_batches=remaining * order.n_batches,
-            ),
-            shuffle=False,
-            initial_epoch=history.epochs,
-            epochs=training.epochs,
-            steps_per_epoch=order.n_batches,
-            validation_data=make_batches(
-                labelled, parts[1], check, first_batch=0, n_batches=check.n_batches
-            ),
-            verbose=0,
-            callbacks=make_callbacks(
-                history,
-                n_epochs=training.epochs,
-                images_per_batch=lambda batch: order.indices(batch).size,
-                progress=progress,
-                save=save,
-                must_stop=must_stop,
-            ),
+    so_far = _BundleSoFar(run, config, labelled)
+    save_samples(run, config, labelled, order)
+    with explain_exhaustion(), labelled.name_failures():
+        machine = Machine(
+            config,
+            replicas,
+            precision=circumstances.precision,
+            image_shape=labelled.image_shape,
+            n_steps=training.epochs * order.n_batches,
         )
+        if checkpoint is not None:
+            machine.restore(checkpoint.variables)
+            logger.info(
+                "going on after step %d, %d of %d epochs done",
+                checkpoint.step,
+                checkpoint.history.epochs,
+                training.epochs,
+            )
+        feeds = _make_feeds(config, replicas, labelled, order)
+        loop = Loop(run, training, machine, feeds, circumstances, checkpoint, so_far)
+        return loop.run(must_stop)
 
 
-def _build(
-    config: Config, replicas: Replicas, image_shape: tuple[int, int]
-) -> tuple[Any, list[Any]]:
-    """Build and compile the network; with it all variables of a training state."""
+def _find_circumstances(config: Config, replicas: Replicas) -> Circumstances:
     tensorflow = import_tensorflow()
     import keras
 
-    training = config.training
-    precision = find_precision(training.precision, replicas.device)
-    logger.info("computing in %s", precision)
-    if precision == "float32":
-        # Ampere and later GPUs would round to 10 bits and call it float32.
-        tensorflow.config.experimental.enable_tensor_float_32_execution(False)
-    keras.utils.set_random_seed(training.seed)
-    optimizers = {"rmsprop": keras.optimizers.RMSprop, "adam": keras.optimizers.Adam}
-    with replicas.scope():
-        network = build_unet(config.model, precision=precision, image_shape=image_shape)
-        variables = _state_variables(network)
-        optimizer = optimizers[training.optimizer](training.learning_rate)
-        if precision == "float16":
-            optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
-        # Loading variables into an optimiser that is not built is skipped silently.
-        optimizer.build(network.trainable_variables)
-        network.compile(
-            optimizer=optimizer,
-            loss="binary_crossentropy",
-            metrics=["accuracy"],
-            jit_compile=False,
-        )
-    return network, variables + list(optimizer.variables)
+    threads = tensorflow.config.threading.get_intra_op_parallelism_threads()
+    return Circumstances(
+        replicas=replicas.count,
+        device=replicas.device,
+        precision=find_precision(config.training.precision, replicas.device),
+        threads=threads or available_cores(),
+        tensorflow=tensorflow.__version__,
+        keras=keras.__version__,
+    )
 
 
-def _state_variables(network: Any) -> list[Any]:
-    """List the weights, then dropout's random state.
+def _compare(
+    checkpoint: Checkpoint | None, circumstances: Circumstances, run: TrainRun
+) -> None:
+    """Say what makes a training that goes on differ from an undisturbed one.
 
-    Before compiling, which adds the variables of metrics to `network.variables`.
+    Raises
+    ------
+    RunError
+        It would go on in another precision.
     """
-    weights = list(network.weights)
-    known = {id(variable) for variable in weights}
-    return weights + [v for v in network.variables if id(v) not in known]
-
-
-def _to_numpy(variable: Any) -> NDArray[Any]:
-    return np.asarray(variable.numpy())
-
-
-def _restore(variables: list[Any], checkpoint: Checkpoint) -> None:
-    shapes = [tuple(variable.shape) for variable in variables]
-    found = [value.shape for value in checkpoint.variables]
-    if shapes != found:
+    if checkpoint is None:
+        return
+    before, now = asdict(checkpoint.circumstances), asdict(circumstances)
+    if before["precision"] != now["precision"]:
         raise RunError(
-            f"checkpoint {checkpoint.path} does not fit the network: it holds "
-            f"{len(found)} variables, expected {len(shapes)}; use another --run"
+            f"{run.root} was trained in {before['precision']} so far, and this machine "
+            f"would go on in {now['precision']}; set training.precision="
+            f"{before['precision']} or use another --run"
         )
-    for variable, value in zip(variables, checkpoint.variables, strict=True):
-        variable.assign(value)
+    changes = [
+        f"{name} were {before[name]} and are now {value}"
+        if name in ("replicas", "threads")
+        else f"{name} was {before[name]} and is now {value}"
+        for name, value in now.items()
+        if before[name] != value
+    ]
+    if changes:
+        logger.warning(
+            "going on under other circumstances: %s; the result is as good, but no "
+            "longer bit for bit that of an undisturbed training",
+            "; ".join(changes),
+        )
+
+
+def _make_feeds(
+    config: Config,
+    replicas: Replicas,
+    labelled: Labelled,
+    order: BatchOrder,
+) -> Feeds:
+    training = config.training
+    check = BatchOrder(
+        labelled.validation.n_crops, training.batch_size, shuffle=False, seed=0
+    )
+
+    def make(batches: Any) -> Iterator[Any]:
+        size = training.batch_size
+        return iter(feed(batches, replicas, batch_size=size, must_fill=training.xla))
+
+    total = training.epochs * order.n_batches
+    return Feeds(
+        order,
+        training=lambda step: make(
+            make_batches(
+                labelled,
+                labelled.training,
+                order,
+                first_batch=step,
+                n_batches=total - step,
+                augmentation=config.augmentation,
+            )
+        ),
+        validation=lambda: make(
+            make_batches(
+                labelled,
+                labelled.validation,
+                check,
+                first_batch=0,
+                n_batches=check.n_batches,
+            )
+        ),
+    )
+
+
+class _BundleSoFar:
+    """Writes the best model so far, where others can use it, now and then."""
+
+    def __init__(
+        self,
+        run: TrainRun,
+        config: Config,
+        labelled: Labelled,
+    ) -> None:
+        self._run = run
+        self._config = config
+        self._labelled = labelled
+        self._written_s = float("-inf")
+
+    def __call__(self, history: History, weights: Arrays) -> None:
+        if time.monotonic() - self._written_s < _BUNDLE_INTERVAL_S:
+            return
+        write_so_far(self._run, self._config, history, weights, self._labelled)
+        self._written_s = time.monotonic()

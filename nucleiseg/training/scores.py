@@ -6,22 +6,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nucleiseg.config import Config
-from nucleiseg.dataset import LabelledImages
+from nucleiseg.config import AugmentationConfig, Config
+from nucleiseg.dataset import BatchOrder, Gatherer, Labelled
 from nucleiseg.instances import label_nuclei
 from nucleiseg.metrics import count_instances, count_scores
 from nucleiseg.model import build_unet, predict
 
 _BATCH_SIZE = 4
+_CROPS_AT_ONCE = 64
 
 
 def score_counts(
     config: Config,
     weights: list[NDArray[Any]],
-    labelled: LabelledImages,
-    selection: NDArray[np.intp],
+    labelled: Labelled,
 ) -> dict[str, Any]:
-    """Count the validation images in float32 and compare with their labels.
+    """Count the validation crops in float32 and compare with their labels.
 
     Returns
     -------
@@ -31,12 +31,22 @@ def score_counts(
     """
     network = build_unet(config.model)
     network.set_weights(weights)
-    probabilities = predict(network, labelled.images[selection], batch_size=_BATCH_SIZE)
-    predicted = [
-        int(label_nuclei(probability, config.instances).max(initial=0))
-        for probability in probabilities
-    ]
-    truth = _true_counts(labelled.labels[selection], config)
+    part = labelled.validation
+    order = BatchOrder(part.n_crops, _CROPS_AT_ONCE, shuffle=False, seed=0)
+    store = labelled.make_store(part, order, first_batch=0, n_batches=order.n_batches)
+    gatherer = Gatherer(labelled, part, order, store, AugmentationConfig())
+    predicted: list[int] = []
+    true: list[NDArray[Any]] = []
+    is_mask = bool(labelled.survey.largest_labels[part.images].max() <= 1)
+    for batch in range(order.n_batches):
+        images, labels = gatherer.gather_labels(batch)
+        probabilities = predict(network, images, batch_size=_BATCH_SIZE)
+        predicted += [
+            int(label_nuclei(probability, config.instances).max(initial=0))
+            for probability in probabilities
+        ]
+        true.append(_true_counts(labels, config, is_mask=is_mask))
+    truth = np.concatenate(true)
     scores = count_scores(np.array(predicted), truth)
     return {
         "n_images": scores.n_images,
@@ -51,8 +61,10 @@ def score_counts(
     }
 
 
-def _true_counts(labels: NDArray[Any], config: Config) -> NDArray[np.integer[Any]]:
-    if labels.max() > 1:
+def _true_counts(
+    labels: NDArray[Any], config: Config, *, is_mask: bool
+) -> NDArray[np.integer[Any]]:
+    if not is_mask:
         return count_instances(labels.astype(np.int64), config.instances.min_area_px)
     # A mask of 0 and 1 is a certain probability map: label it by the same rules.
     return np.array(

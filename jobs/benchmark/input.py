@@ -1,0 +1,197 @@
+"""Training input: crops a second on one core, and peak memory whatever the archive.
+
+    python -m jobs.benchmark input [--images 2000 50000] [--rounds 3] [--folder DIR]
+
+Images and instance labels of 128x128 px, uint8 and uint16, in a deflated npz and in
+gzip HDF5. Each measurement is a process of its own on one core: it opens the archive,
+passes over it, and makes one epoch of batches, streamed through --memory-mb of memory,
+without TensorFlow. Rates are of the batches alone. Memory is wanted within 5 % of that
+of the smallest archive; all of them must be larger than --memory-mb.
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import h5py
+import numpy as np
+
+from jobs.benchmark.measuring import (
+    describe_machine,
+    middle,
+    pin,
+    print_table,
+    run_apart,
+    say,
+    warn_if_busy,
+)
+from nucleiseg import synthetic
+from nucleiseg.config import AugmentationConfig, load_config
+from nucleiseg.dataset import (
+    Gatherer,
+    inspect_labelled,
+    open_labelled,
+    training_order,
+)
+from nucleiseg.runs import TrainRun
+
+_SIDE_PX = 128
+_POOL_IMAGES = 512
+_FORMS = ("deflated", "hdf5")
+_WANTED_GROWTH = 0.05
+_WANTED_RATE = 500
+# Every part on, as strong as one would train with.
+_ALL = {
+    "flips": True,
+    "quarter_turns": True,
+    "rotation_deg": 180.0,
+    "scale": 1.25,
+    "elastic_px": 6.0,
+    "brightness": 0.1,
+    "contrast": 1.5,
+    "gamma": 1.5,
+    "blur_px": 1.5,
+    "noise": 0.05,
+    "background": 0.2,
+    "inversion": 0.1,
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("--images", type=int, nargs="+", default=[2_000, 50_000])
+    parser.add_argument("--memory-mb", type=int, default=64)
+    parser.add_argument("--formats", nargs="+", choices=_FORMS, default=list(_FORMS))
+    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--folder", type=Path, help="where to work")
+    parser.add_argument("--of", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--changed", action="store_true", help=argparse.SUPPRESS)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Measure all archives, and print a table and JSON; or read one."""
+    if options.of is not None:
+        print(json.dumps(read_epoch(options.of, options.memory_mb, options.changed)))
+        return 0
+    machine = describe_machine()
+    warn_if_busy(machine)
+    rows = []
+    for form in options.formats:
+        for is_changed in (False, True):
+            rows += measure(options, form, is_changed)
+    keys = list(rows[0])
+    print_table(keys, [list(row.values()) for row in rows])
+    print(json.dumps({"benchmark": "input", "machine": machine, "rows": rows}))
+    return 0
+
+
+def measure(
+    options: argparse.Namespace, form: str, is_changed: bool
+) -> list[dict[str, Any]]:
+    """Measure archives of all sizes in one format."""
+    rows: list[dict[str, Any]] = []
+    for n_images in options.images:
+        say(f"{form}: {n_images:,} images{', augmented' if is_changed else ''}")
+        with tempfile.TemporaryDirectory(prefix="input-", dir=options.folder) as place:
+            archive = write_archive(Path(place), n_images, form)
+            command = [*pin(1), sys.executable, "-m", "jobs.benchmark", "input"]
+            command += ["--of", str(archive), "--memory-mb", str(options.memory_mb)]
+            command += ["--changed"] if is_changed else []
+            ran = [run_apart(command) for _ in range(options.rounds)]
+        found = [json.loads(one.output) for one in ran]
+        peak_mb = middle(one.largest_mb for one in ran)
+        assert peak_mb is not None
+        first_mb = rows[0]["peak_mb"] if rows else peak_mb
+        rows.append(
+            {
+                "format": form,
+                "augmented": is_changed,
+                "images": n_images,
+                "pass_images_per_s": middle(one["pass_rate"] for one in found),
+                "images_per_s": middle(one["rate"] for one in found),
+                "wanted_above": _WANTED_RATE,
+                "peak_mb": peak_mb,
+                "growth": peak_mb / first_mb - 1,
+                "wanted_within": _WANTED_GROWTH,
+            }
+        )
+    return rows
+
+
+def read_epoch(archive: Path, memory_mb: int, is_changed: bool) -> dict[str, float]:
+    """Make all batches of an epoch; give images a second, of the pass and of it."""
+    # As one core would: OpenCV's own threads would only take turns.
+    cv2.setNumThreads(1)
+    config = load_config(
+        None, [f"data.archive={archive}", f"data.memory_mb={memory_mb}"]
+    )
+    start_s = time.perf_counter()
+    labelled = open_labelled(
+        inspect_labelled(config.data), config, TrainRun(archive.parent / "run")
+    )
+    pass_s = time.perf_counter() - start_s
+    if labelled.is_held:
+        raise ValueError(
+            f"{archive} holds {labelled.shapes.n_bytes / 1e6:.0f} MB and memory_mb is "
+            f"{memory_mb}: nothing would be streamed; use more --images"
+        )
+    part = labelled.training
+    order = training_order(part.n_crops, config.training, 1, part)
+    store = labelled.make_store(part, order, first_batch=0, n_batches=order.n_batches)
+    settings = AugmentationConfig.model_validate(_ALL if is_changed else {})
+    gatherer = Gatherer(labelled, part, order, store, settings)
+    start_s = time.perf_counter()
+    for batch in range(order.n_batches):
+        gatherer.gather(batch)
+    epoch_s = time.perf_counter() - start_s
+    return {
+        "pass_rate": labelled.shapes.n_images / pass_s,
+        "rate": order.n_images / epoch_s,
+    }
+
+
+def write_archive(folder: Path, n_images: int, form: str) -> Path:
+    """Write images and labels to train on."""
+    shape = (n_images, _SIDE_PX, _SIDE_PX)
+    if form == "hdf5":
+        path = folder / "train.h5"
+        with h5py.File(path, "w") as file:
+            for key, dtype in (("X", "uint8"), ("y", "uint16")):
+                chunks = (1, _SIDE_PX, _SIDE_PX)
+                file.create_dataset(key, shape, dtype, chunks=chunks, compression=1)
+            start = 0
+            for images, labels in draw(n_images):
+                file["X"][start : start + len(images)] = images
+                file["y"][start : start + len(images)] = labels
+                start += len(images)
+        return path
+    path = folder / "train.npz"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        for place, (key, dtype) in enumerate((("X", "|u1"), ("y", "<u2"))):
+            header = {"descr": dtype, "fortran_order": False, "shape": shape}
+            with archive.open(f"{key}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array_header_1_0(member, header)
+                for pair in draw(n_images):
+                    member.write(pair[place].data)
+    return path
+
+
+def draw(n_images: int) -> Iterator[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]:
+    """Draw stacks of images and labels, each stack the same nuclei elsewhere."""
+    rng = np.random.default_rng(0)
+    n_drawn = min(_POOL_IMAGES, n_images)
+    images, labels = synthetic.draw_fields(n_drawn, (_SIDE_PX, _SIDE_PX), seed=0)
+    for start in range(0, n_images, _POOL_IMAGES):
+        shift = rng.integers(_SIDE_PX, size=2)
+        order = rng.permutation(len(images))[: n_images - start]
+        yield (
+            np.ascontiguousarray(np.roll(images, shift, axis=(1, 2))[order]),
+            np.ascontiguousarray(np.roll(labels, shift, axis=(1, 2))[order]),
+        )

@@ -1,0 +1,159 @@
+"""Labelled images that are ready to train on, held or read while training."""
+
+import contextlib
+import functools
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from nucleiseg.config import Config, DataConfig, PreprocessConfig
+from nucleiseg.dataset.blocks import Blocks, Pixels, load_block
+from nucleiseg.dataset.parts import Part
+from nucleiseg.dataset.readers import Readers
+from nucleiseg.dataset.sources import LabelledShapes
+from nucleiseg.dataset.splitting import fix_split, resolve_overlap, split_images
+from nucleiseg.dataset.stores import HeldBlocks, Store, StreamedBlocks
+from nucleiseg.dataset.survey import Survey, survey
+from nucleiseg.errors import NucleisegError
+from nucleiseg.runs import TrainRun
+
+if TYPE_CHECKING:
+    from nucleiseg.dataset.order import BatchOrder
+
+logger = logging.getLogger(__name__)
+
+# Of the memory allowed, for training and for validation: their streams live together.
+_SHARES = {True: 3 / 4, False: 1 / 4}
+
+
+@dataclass(frozen=True, eq=False)
+class Labelled:
+    """All labelled images: what is known of them, and how their pixels are come by."""
+
+    shapes: LabelledShapes
+    data: DataConfig
+    preprocess: PreprocessConfig
+    survey: Survey
+    readers: Readers
+    blocks: Blocks
+    training: Part
+    validation: Part
+    failures: list[NucleisegError] = field(default_factory=list)
+    """What went wrong while batches were made, in other threads."""
+
+    @contextlib.contextmanager
+    def name_failures(self) -> Iterator[None]:
+        """Raise what went wrong in a pipeline, and not TensorFlow's error about it."""
+        try:
+            yield
+        except Exception as error:
+            if self.failures:
+                raise self.failures[0] from error
+            raise
+
+    @property
+    def image_shape(self) -> tuple[int, int]:
+        """Of what the network sees."""
+        return self.shapes.image_shape
+
+    @property
+    def is_held(self) -> bool:
+        """Whether all of them fit into the memory allowed."""
+        return bool(self.blocks.n_bytes.sum() <= _memory_bytes(self.data))
+
+    @functools.cached_property
+    def held(self) -> HeldBlocks:
+        """All blocks, each read when it is first needed, and never again."""
+        return HeldBlocks(self.load, len(self.blocks.all))
+
+    def load(self, block: int) -> Pixels:
+        """Read a block."""
+        return load_block(self.blocks.all[block], self.readers)
+
+    def stream(
+        self, part: Part, order: "BatchOrder", *, first_batch: int, n_batches: int
+    ) -> StreamedBlocks:
+        """Make a store that reads ahead of a range of batches."""
+        return StreamedBlocks(
+            part,
+            order,
+            self.blocks,
+            self.load,
+            memory_bytes=int(_memory_bytes(self.data) * _SHARES[part.is_random]),
+            first_batch=first_batch,
+            n_batches=n_batches,
+        )
+
+    def make_store(
+        self, part: Part, order: "BatchOrder", *, first_batch: int, n_batches: int
+    ) -> Store:
+        """Make the store for a range of batches: as configured, held or streamed."""
+        if self.is_held:
+            return self.held
+        return self.stream(part, order, first_batch=first_batch, n_batches=n_batches)
+
+
+def _memory_bytes(data: DataConfig) -> int:
+    return data.memory_mb * 10**6
+
+
+def open_labelled(shapes: LabelledShapes, config: Config, run: TrainRun) -> Labelled:
+    """Pass over the labelled images once, split them, and make them ready.
+
+    What is found is kept in the run, and read back when the training goes on.
+
+    Raises
+    ------
+    ArchiveError, ConfigError, RunError
+        An image cannot be read or normalised, the split does not fit, or nothing is
+        left to train on.
+    """
+    data = config.data
+    found = survey(shapes, config.preprocess, run.data)
+    split = fix_split(
+        run,
+        shapes,
+        data,
+        lambda: resolve_overlap(
+            split_images(shapes, data),
+            found.hashes,
+            shapes.name_image,
+            overlap=data.overlap,
+        ),
+    )
+    blocks = Blocks(shapes, _memory_bytes(data))
+    n_bytes = int(blocks.n_bytes.sum())
+    is_held = n_bytes <= _memory_bytes(data)
+    # While one stretch is trained on, the next is read.
+    n_windows = 1 if is_held else -(-3 * n_bytes // _memory_bytes(data))
+    training, validation = (
+        Part(
+            shapes,
+            blocks,
+            images if is_held else np.sort(images),
+            is_random=is_random,
+            n_windows=n_windows,
+        )
+        for images, is_random in ((split.training, True), (split.validation, False))
+    )
+    logger.info(
+        "%d images (%.0f MB with their labels) are %s",
+        shapes.n_images,
+        shapes.n_bytes / 1e6,
+        "held in memory"
+        if is_held
+        else f"read while training, {data.memory_mb} MB at a time",
+    )
+    return Labelled(
+        shapes,
+        data,
+        config.preprocess,
+        found,
+        Readers(run.data),
+        blocks,
+        training,
+        validation,
+    )

@@ -1,0 +1,120 @@
+"""The crops of a part of the split, and which of them an epoch shows."""
+
+import functools
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nucleiseg.dataset.blocks import Blocks
+from nucleiseg.dataset.sources import LabelledShapes
+
+# Tells the generator of copies from that of the order.
+_COPIES = 2
+
+Indices = NDArray[np.intp]
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """Crops to train or to validate on.
+
+    Of an image there are as many as it takes to cover it; their places are drawn anew
+    each epoch where `is_random`, else they are a grid.
+    """
+
+    shapes: LabelledShapes
+    blocks: Blocks
+    images: Indices
+    """(n,) numbers of the images, in the order they are taken in."""
+    is_random: bool
+    n_windows: int
+    """Stretches that are shuffled each by itself; 1 where all data are held."""
+
+    @property
+    def n_images(self) -> int:
+        """Images."""
+        return int(self.images.size)
+
+    @functools.cached_property
+    def crop_images(self) -> Indices:
+        """(m,): the image of each crop."""
+        return np.repeat(self.images, self._crops_an_image)
+
+    @functools.cached_property
+    def crop_numbers(self) -> NDArray[np.int32]:
+        """(m,): which of its image's crops each is, from 0."""
+        counts = self._crops_an_image
+        starts = np.repeat(np.cumsum(counts) - counts, counts)
+        return (np.arange(counts.sum()) - starts).astype(np.int32)
+
+    @functools.cached_property
+    def _owners(self) -> Indices:
+        """(n,): the source of each image."""
+        return np.searchsorted(self.shapes.starts, self.images, side="right") - 1
+
+    @property
+    def _crops_an_image(self) -> Indices:
+        grids = [
+            count_crops(self.shapes, one) for one in range(len(self.shapes.sources))
+        ]
+        counts = np.array([rows * columns for rows, columns in grids], dtype=np.intp)
+        return counts[self._owners]
+
+    @functools.cached_property
+    def _copies(self) -> tuple[Indices, list[tuple[Indices, int]]]:
+        """Crops that every epoch shows, and those of which it shows some, how many."""
+        # To validate on, each once: scores are not to depend on weights.
+        weights = np.array(
+            [one.weight if self.is_random else 1.0 for one in self.shapes.sources]
+        )
+        weights = weights[np.repeat(self._owners, self._crops_an_image)]
+        crops = np.arange(weights.size)
+        always = np.repeat(crops, np.floor(weights).astype(np.intp))
+        some = []
+        for weight in np.unique(weights):
+            rest = crops[weights == weight]
+            if n_more := round(float(weight % 1) * rest.size):
+                some.append((rest, n_more))
+        return always, some
+
+    @property
+    def n_crops(self) -> int:
+        """Crops an epoch."""
+        always, some = self._copies
+        return int(always.size) + sum(n_more for _, n_more in some)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether an epoch is every crop once, in any order."""
+        always, some = self._copies
+        return self.n_windows == 1 and not some and always.size == self.crop_images.size
+
+    def draw_crops(self, seed: int, epoch: int) -> Indices:
+        """Draw which crops an epoch shows, not yet shuffled; (n_crops,)."""
+        always, some = self._copies
+        rng = np.random.default_rng([seed, epoch, 0, _COPIES])
+        more = [rest[rng.permutation(rest.size)[:n_more]] for rest, n_more in some]
+        return np.concatenate([always, *more]) if more else always
+
+    def shuffle(self, crops: Indices, rng: np.random.Generator) -> Indices:
+        """Shuffle crops, within windows of as many blocks as fit into memory."""
+        crops = crops[rng.permutation(crops.size)]
+        if self.n_windows == 1:
+            return crops
+        blocks = self.blocks.find(self.crop_images[crops])
+        present = np.unique(blocks)
+        mixed = present[rng.permutation(present.size)]
+        n_bytes = np.maximum(self.blocks.n_bytes[mixed], 1)
+        before = np.cumsum(n_bytes) - n_bytes
+        windows = np.zeros(len(self.blocks.all), dtype=np.intp)
+        windows[mixed] = before * self.n_windows // n_bytes.sum()
+        return crops[np.argsort(windows[blocks], kind="stable")]
+
+
+def count_crops(shapes: LabelledShapes, source: int) -> tuple[int, int]:
+    """Count the rows and columns of crops that cover an image of a source."""
+    if shapes.crop_px is None:
+        return 1, 1
+    height, width = shapes.sources[source].image_shape
+    return -(-height // shapes.crop_px), -(-width // shapes.crop_px)

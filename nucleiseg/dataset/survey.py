@@ -1,0 +1,251 @@
+"""The one pass over labelled images before training: ranges and content hashes.
+
+It is kept in the run directory, 40 bytes an image; a resumed training reads it back.
+"""
+
+import contextlib
+import hashlib
+import logging
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nucleiseg.archives import Reader, needs_pass, pass_member
+from nucleiseg.config import PreprocessConfig
+from nucleiseg.dataset.blocks import count_together
+from nucleiseg.dataset.readers import Readers
+from nucleiseg.dataset.sources import LabelledShapes, Source
+from nucleiseg.devices import available_cores
+from nucleiseg.errors import ArchiveError
+from nucleiseg.preprocess import Range, RangeFinder, find_range
+from nucleiseg.progress import Progress
+from nucleiseg.runs import atomic_path, create_private
+
+logger = logging.getLogger(__name__)
+
+_BYTES_AT_ONCE = 4 << 20
+_LARGE_BYTES = 64 << 20
+_HASH_BYTES = 16
+_NAMES = ("ranges", "extremes", "hashes", "largest_labels")
+_DAMAGE = (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile)
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What every image holds, in the order of the shapes' numbers."""
+
+    ranges: NDArray[np.float64]
+    """(N, 2): what becomes 0 and 1."""
+    extremes: NDArray[np.float64]
+    """(N, 2): smallest and largest value."""
+    hashes: NDArray[np.void]
+    """(N,), 16 bytes each: equal for images of equal values, whatever their dtype."""
+    largest_labels: NDArray[np.float64]
+    """(N,): 0 where an image has no nucleus, 1 where its labels may be a mask."""
+
+    def get_range(self, image: int) -> Range:
+        """Get the range to scale an image by."""
+        low, high = self.ranges[image]
+        return Range(float(low), float(high))
+
+
+def survey(
+    shapes: LabelledShapes, preprocess: PreprocessConfig, folder: Path
+) -> Survey:
+    """Pass over all images and labels once, or read what an earlier pass found.
+
+    Parameters
+    ----------
+    shapes : LabelledShapes
+    preprocess : PreprocessConfig
+    folder : Path
+        Of the run, for what is found and for seek points; made where missing.
+
+    Raises
+    ------
+    ArchiveError
+        An image or label cannot be read or normalised, or no image has a nucleus.
+    """
+    create_private(folder)
+    # One file for all: there may be thousands of sources, of one image each.
+    path = folder / f"survey-{_identify(shapes, preprocess)}.npz"
+    found = _load(path, shapes.n_images)
+    if found is None:
+        found = _survey_all(shapes, preprocess, folder)
+        with atomic_path(path) as temporary:
+            np.savez(temporary, allow_pickle=False, **found)
+    return Survey(
+        found["ranges"],
+        found["extremes"],
+        found["hashes"].view(f"V{_HASH_BYTES}")[:, 0],
+        found["largest_labels"],
+    )
+
+
+def _identify(shapes: LabelledShapes, preprocess: PreprocessConfig) -> str:
+    keys = [(one.images.key, one.masks.key) for one in shapes.sources]
+    text = repr((shapes.fingerprint(), keys, preprocess))
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:32]
+
+
+def _load(path: Path, n_images: int) -> dict[str, NDArray[Any]] | None:
+    if not path.exists():
+        return None
+    try:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
+            found = {name: archive[name] for name in _NAMES}
+        if {len(values) for values in found.values()} != {n_images}:
+            raise ValueError(f"it is not about {n_images} images")
+    except _DAMAGE as error:
+        logger.warning("%s is damaged (%s); it is made again", path, error)
+        return None
+    return found
+
+
+def _survey_all(
+    shapes: LabelledShapes, preprocess: PreprocessConfig, folder: Path
+) -> dict[str, NDArray[Any]]:
+    readers = Readers(folder)
+    parts = []
+    with (
+        contextlib.closing(readers),
+        Progress(shapes.n_images, label="reading", unit="images") as progress,
+    ):
+        for source in shapes.sources:
+            _pass_members(source, readers)
+            parts.append(_survey_source(source, preprocess, readers, progress))
+    found = {name: np.concatenate([part[name] for part in parts]) for name in _NAMES}
+    if not (found["largest_labels"] > 0).any():
+        names = ", ".join(f"{one.path}:{one.masks.key}" for one in shapes.sources[:3])
+        raise ArchiveError(
+            f"{names} holds no nucleus: all values are 0; "
+            "training takes masks with 1, or labels from 1 on, where nuclei are"
+        )
+    return found
+
+
+def _pass_members(source: Source, readers: Readers) -> None:
+    for key in (source.images.key, source.masks.key):
+        if not needs_pass(source.path, key):
+            continue
+        note = pass_member(
+            source.path,
+            key,
+            folder=readers.index,
+            fingerprint=readers.find_fingerprint(source.path),
+            n_threads=available_cores(),
+        )
+        if note.damage is not None:
+            raise ArchiveError(
+                f"{source.path}:{key} is damaged ({note.damage}); copy or write the "
+                "archive again"
+            )
+
+
+def _survey_source(
+    source: Source,
+    preprocess: PreprocessConfig,
+    readers: Readers,
+    progress: Progress,
+) -> dict[str, NDArray[Any]]:
+    n_images = source.n_images
+    found: dict[str, NDArray[Any]] = {
+        "ranges": np.empty((n_images, 2)),
+        "extremes": np.empty((n_images, 2)),
+        "hashes": np.empty((n_images, _HASH_BYTES), dtype=np.uint8),
+        "largest_labels": np.empty(n_images),
+    }
+    n_together = count_together(source, _BYTES_AT_ONCE)
+    is_large = source.image_bytes > _LARGE_BYTES
+    with readers.lend(source) as (images, masks):
+        for start in range(0, n_images, n_together):
+            stop = min(start + n_together, n_images)
+            for index in range(start, stop) if is_large else ():
+                facts = _survey_large(images, masks, index, preprocess)
+                _note(found, index, facts)
+            if not is_large:
+                blocks = images.read(start, stop), masks.read(start, stop)
+                for place, (image, labels) in enumerate(zip(*blocks, strict=True)):
+                    with _naming(source, start + place):
+                        facts = _survey_small(image, labels, preprocess)
+                    _note(found, start + place, facts)
+            progress.update(stop - start)
+    return found
+
+
+@dataclass(frozen=True)
+class _Facts:
+    value_range: Range
+    extremes: tuple[float, float]
+    digest: bytes
+    largest_label: float
+
+
+def _note(found: dict[str, NDArray[Any]], index: int, facts: _Facts) -> None:
+    found["ranges"][index] = facts.value_range.low, facts.value_range.high
+    found["extremes"][index] = facts.extremes
+    found["hashes"][index] = np.frombuffer(facts.digest, dtype=np.uint8)
+    found["largest_labels"][index] = facts.largest_label
+
+
+@contextlib.contextmanager
+def _naming(source: Source, index: int) -> Iterator[None]:
+    try:
+        yield
+    except ArchiveError as error:
+        raise ArchiveError(f"{source.name}: image {index}: {error}") from error
+
+
+def _survey_small(
+    image: NDArray[Any], labels: NDArray[Any], preprocess: PreprocessConfig
+) -> _Facts:
+    value_range = find_range(image, preprocess)
+    digest = _start_digest(image.shape)
+    digest.update(_canonical(image))
+    extremes = float(image.min()), float(image.max())
+    return _Facts(value_range, extremes, digest.digest(), float(labels.max()))
+
+
+def _survey_large(
+    images: Reader, masks: Reader, index: int, preprocess: PreprocessConfig
+) -> _Facts:
+    """Survey an image in stretches of rows: the same facts in little memory."""
+    digest = _start_digest(images.info.image_shape)
+    finder = RangeFinder(images.info.dtype, preprocess)
+    lows, highs = [], []
+    for part in _read_rows(images, index):
+        finder.add(part)
+        digest.update(_canonical(part))
+        lows.append(float(part.min()))
+        highs.append(float(part.max()))
+    if finder.needs_second_pass:
+        finder.second_pass()
+        for part in _read_rows(images, index):
+            finder.add(part)
+    largest = max(float(part.max()) for part in _read_rows(masks, index))
+    extremes = min(lows), max(highs)
+    return _Facts(finder.find(), extremes, digest.digest(), largest)
+
+
+def _start_digest(shape: tuple[int, ...]) -> "hashlib.blake2b":
+    # The shape, too: not all images of zeros are the same.
+    return hashlib.blake2b(repr(tuple(shape)).encode(), digest_size=_HASH_BYTES)
+
+
+def _canonical(pixels: NDArray[Any]) -> memoryview:
+    """Give equal bytes for equal values: of any dtype, and -0.0 as 0.0."""
+    return (pixels.astype(np.float32) + np.float32(0)).data.cast("B")
+
+
+def _read_rows(reader: Reader, index: int) -> Iterator[NDArray[Any]]:
+    height, width = reader.info.image_shape
+    row_bytes = width * np.dtype(reader.info.dtype).itemsize
+    n_rows = max(1, _BYTES_AT_ONCE // row_bytes)
+    for start in range(0, height, n_rows):
+        stop = min(start + n_rows, height)
+        yield reader.read_region(index, (start, stop), (0, width))
