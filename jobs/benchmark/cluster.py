@@ -21,9 +21,10 @@ from nucleiseg.attempts import Attempts
 from nucleiseg.cluster import GatheredTeam, gather
 from nucleiseg.cluster.rendezvous import find_meeting
 from nucleiseg.cluster.task import Report
+from nucleiseg.config import Config
 from nucleiseg.inference import ShardResult
-from nucleiseg.runs import CountRun
-from nucleiseg.shards import ArchiveRef, Entry, Plan
+from nucleiseg.runs import CountRun, write_text
+from nucleiseg.shards import ArchiveRef, Entry, Plan, write_plan
 from nucleiseg.tables import ImageRow, write_partial
 
 
@@ -70,6 +71,9 @@ class _EmptyTeam(GatheredTeam):
 def measure(folder: Path, n_shards: int, n_workers: int) -> dict[str, Any]:
     """Hand out empty shards; note time and the coordinator's memory on the way."""
     steps: list[dict[str, float]] = []
+    run = CountRun(folder)
+    write_plan(run.plan, _plan(n_shards))
+    write_text(run.config, Config().to_yaml())
     with gather(
         folder, "", interface=None, is_local=True, watch=lambda _: True
     ) as gathered:
@@ -127,6 +131,11 @@ def _entries(number: int) -> list[Entry]:
     return [Entry(0, shard=n, dataset="X", start=n, stop=n + 1) for n in range(number)]
 
 
+def _plan(n_shards: int) -> Plan:
+    archive = ArchiveRef("/a.npz", "a.npz", "0")
+    return Plan((archive,), tuple(_entries(n_shards)), {})
+
+
 def _resident_mb() -> float:
     pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
@@ -159,7 +168,7 @@ def measure_disk(folder: Path, n_shards: int = 200) -> float:
     run = CountRun(folder)
     run.parts.mkdir(parents=True)
     entries = _entries(n_shards)
-    plan = Plan((ArchiveRef("/a.npz", "a.npz", "0"),), tuple(entries), {})
+    plan = _plan(n_shards)
     attempts = Attempts(run)
     start_s = time.perf_counter()
     for entry in entries:
