@@ -16,7 +16,13 @@ from nucleiseg.archives.access import (
 from nucleiseg.archives.datasets import DatasetInfo
 from nucleiseg.archives.failures import to_one_line
 from nucleiseg.archives.identity import fingerprint
-from nucleiseg.archives.index import MemberNote, needs_pass, pass_member, read_note
+from nucleiseg.archives.index import (
+    MemberNote,
+    forget_damage,
+    needs_pass,
+    pass_member,
+    read_note,
+)
 from nucleiseg.archives.reader import Reader
 from nucleiseg.archives.selection import split_name
 
@@ -28,6 +34,7 @@ __all__ = [
     "find_labels",
     "find_unfit_images",
     "fingerprint",
+    "forget_damage",
     "list_datasets",
     "needs_pass",
     "open_reader",

@@ -81,22 +81,32 @@ def read_note(folder: Path, fingerprint: str, key: str) -> MemberNote | None:
         The note is damaged.
     """
     path = _find_note(folder, fingerprint, key)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
+    if not path.exists():
         return None
-    except (OSError, UnicodeError) as error:
-        raise _make_note_error(path, give_reason(error)) from error
-    try:
-        fields = json.loads(text)
-        if fields.pop("format") != _FORMAT:
-            raise ValueError("it has another format")
-        note = MemberNote(**fields)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise _make_note_error(path, give_reason(error)) from error
+    note = _parse_note(path)
     if (note.key, note.fingerprint) != (key, fingerprint):
         raise _make_note_error(path, f"it is about {note.key} of {note.fingerprint}")
     return note
+
+
+def forget_damage(folder: Path) -> None:
+    """Delete the notes on damaged members: they are passed over again.
+
+    What a disk read wrong once it may read right the next time.
+    """
+    for path in folder.glob("[!.]*.json"):
+        if _parse_note(path).damage is not None:
+            path.unlink()
+
+
+def _parse_note(path: Path) -> MemberNote:
+    try:
+        fields = json.loads(path.read_text(encoding="utf-8"))
+        if fields.pop("format") != _FORMAT:
+            raise ValueError("it has another format")
+        return MemberNote(**fields)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise _make_note_error(path, give_reason(error)) from error
 
 
 def find_points(folder: Path, fingerprint: str, key: str) -> Path:

@@ -3,9 +3,11 @@
 import logging
 from dataclasses import dataclass
 
+from nucleiseg.archives import forget_damage
 from nucleiseg.attempts import Attempts
+from nucleiseg.config import load_config
 from nucleiseg.counting.journal import Journal
-from nucleiseg.inference import read_compute
+from nucleiseg.inference import find_index, read_compute
 from nucleiseg.runs import CountRun, read_json
 from nucleiseg.shards import Plan
 from nucleiseg.tables import read_rows, write_rows
@@ -29,6 +31,7 @@ def reset_failures(run: CountRun, plan: Plan) -> Reset:
     The rows of all other images are kept, and not computed again. A kill at any
     moment leaves each shard either as it was or forgotten.
     """
+    forget_damage(find_index(run, load_config(run.config)))
     attempts = Attempts(run)
     n_images = 0
     touched = set()
