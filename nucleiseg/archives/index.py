@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import zipfile
 from dataclasses import asdict, dataclass
@@ -26,6 +27,8 @@ from nucleiseg.runs import create_private, publish_json
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+logger = logging.getLogger(__name__)
 
 _FORMAT = 1
 _READ_BYTES = 4 << 20
@@ -81,22 +84,23 @@ def read_note(folder: Path, fingerprint: str, key: str) -> MemberNote | None:
         The note is damaged.
     """
     path = _find_note(folder, fingerprint, key)
-    if not path.exists():
+    try:
+        note = _parse_note(path)
+    except FileNotFoundError:
         return None
-    note = _parse_note(path)
     if (note.key, note.fingerprint) != (key, fingerprint):
         raise _make_note_error(path, f"it is about {note.key} of {note.fingerprint}")
     return note
 
 
-def forget_damage(folder: Path) -> None:
-    """Delete the notes on damaged members: they are passed over again.
+def forget_damage(folder: Path, fingerprint: str, key: str) -> None:
+    """Delete the note on a member that was found damaged: it is passed over again.
 
     What a disk read wrong once it may read right the next time.
     """
-    for path in folder.glob("[!.]*.json"):
-        if _parse_note(path).damage is not None:
-            path.unlink()
+    note = read_note(folder, fingerprint, key)
+    if note is not None and note.damage is not None:
+        _find_note(folder, fingerprint, key).unlink(missing_ok=True)
 
 
 def _parse_note(path: Path) -> MemberNote:
@@ -105,6 +109,8 @@ def _parse_note(path: Path) -> MemberNote:
         if fields.pop("format") != _FORMAT:
             raise ValueError("it has another format")
         return MemberNote(**fields)
+    except FileNotFoundError:
+        raise
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise _make_note_error(path, give_reason(error)) from error
 
@@ -170,17 +176,26 @@ def pass_member(
         report = on_progress or _ignore
         damage = _find_header_damage(name, archive, member)
         is_deflated = member.compress_type == zipfile.ZIP_DEFLATED
+        has_points = False
         if damage is None and is_deflated:
-            damage = _index(name, archive, member, points, n_threads, report)
-        elif damage is None:
+            has_points = _index(name, member, points, n_threads, report)
+        if damage is None and not has_points:
+            # Of deflated members only what rapidgzip refuses: its words depend on its
+            # threads; zlib's are always the same, and they end up in the table.
             damage = _find_damage(name, archive, member, report)
+            if is_deflated and damage is None:
+                logger.warning(
+                    "%s:%s has no seek points, and is inflated from its start",
+                    name,
+                    key,
+                )
     # Whoever replaces the file meanwhile must not find the new one with old points.
     _check_unchanged(name, fingerprint)
     note = MemberNote(
         key=key,
         fingerprint=fingerprint,
         n_bytes=member.file_size,
-        has_points=is_deflated and damage is None,
+        has_points=has_points,
         damage=damage,
     )
     place = _find_note(folder, fingerprint, key)
@@ -233,27 +248,18 @@ def _find_header_damage(
 
 def _index(
     name: str,
-    archive: zipfile.ZipFile,
     member: zipfile.ZipInfo,
     points: Path,
     n_threads: int,
     report: Callable[[float], None],
-) -> str | None:
-    """Inflate with rapidgzip and write the seek points, or say why it cannot be."""
+) -> bool:
+    """Inflate with rapidgzip and write the seek points; False where it refuses."""
     try:
         inflate_all(name, member, points, n_threads=n_threads, report=report)
     except InflateError as error:
-        # rapidgzip's words depend on its threads; zlib's are always the same, and
-        # they end up in the table. Only damaged members pay for this second pass.
-        damage = _find_damage(name, archive, member, report)
-        if damage is None:
-            raise make_error(
-                f"{name}:{member.filename}",
-                f"rapidgzip cannot index it ({give_reason(error)}) although zlib "
-                "inflates it: save it again with np.savez",
-            ) from error
-        return damage
-    return None
+        logger.info("%s:%s: rapidgzip: %s", name, member.filename, error)
+        return False
+    return True
 
 
 def _find_damage(

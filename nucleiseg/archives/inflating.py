@@ -84,8 +84,10 @@ def inflate_all(
             # An unnamed file is gone with the process, however that ends.
             with tempfile.TemporaryFile(dir=points.parent) as exported:
                 stream.export_index(exported)
-                with atomic_path(points) as temporary:
-                    write_points(temporary, exported)
+                # Who has read a note may have these open: they are as good.
+                if not points.exists():
+                    with atomic_path(points) as temporary:
+                        write_points(temporary, exported)
     except (OSError, *INFLATE_ERRORS) as error:
         if view.failure is not None:
             raise _make_reading_error(name, member, view.failure) from view.failure

@@ -37,6 +37,11 @@ SETTINGS = {
     # Read when a worker process starts, before it knows anything else. Failures of
     # shards reach us as results; the rest is noise of closing.
     "distributed.nanny.pre-spawn-environ.DASK_LOGGING__DISTRIBUTED": "critical",
+    # dask has workers give memory back at once, which also sends every buffer of the
+    # network to the kernel and back: a third more time. What a call took is kept here
+    # for the next one, and is the same for all calls.
+    "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": 2**40,
+    "distributed.nanny.pre-spawn-environ.MALLOC_MMAP_THRESHOLD_": 2**25,
 }
 
 

@@ -63,10 +63,11 @@ class _Queue:
         self.passes.finish(member)
         numbers = self._gate.release(member)
         if isinstance(outcome, MemberNote | NucleisegError):
-            # Who computes the shards meets the same error, and judges it.
-            self.waiting.extend(numbers)
+            # Who computes the shards meets the same error, and judges it. They come
+            # first: their member is in the cache, and other passes may take hours.
+            self.waiting.extendleft(reversed(numbers))
             return []
-        return [f"{member}: {_in_words(outcome)}"]
+        return [f"shard {number}: {member}: {_in_words(outcome)}" for number in numbers]
 
 
 class DaskTeam(Team):
@@ -135,7 +136,8 @@ class DaskTeam(Team):
                 if outcome is None:
                     queued.waiting.append(task)
                 elif isinstance(task, Member):
-                    failures += queued.finish_pass(task, outcome)
+                    lost = queued.finish_pass(task, outcome)
+                    failures += [] if self.was_stopped else lost
                     on_pass(queued.passes)
                 elif isinstance(outcome, ShardResult):
                     on_done(outcome)
@@ -144,7 +146,7 @@ class DaskTeam(Team):
                     # Nothing works yet, and the message says what to mend.
                     raise outcome
                 elif not self.was_stopped:
-                    failures.append(f"{_name(task)}: {_in_words(outcome)}")
+                    failures.append(f"{describe_task(task)}: {_in_words(outcome)}")
         return failures
 
     @contextlib.contextmanager
@@ -175,14 +177,13 @@ class DaskTeam(Team):
             assert isinstance(report, Report)
             if isinstance(task, Member):
                 log_pass(task, report.outcome)
-                return report.outcome
             return self.judge(task, report)
         if self._may_repeat(task, error):
             return None
-        logger.error("%s: %s", _name(task), error, exc_info=error)
+        logger.error("%s: %s", describe_task(task), error, exc_info=error)
         return error
 
-    def judge(self, number: int, report: Report) -> Outcome | None:
+    def judge(self, task: Task, report: Report) -> Outcome | None:
         """Decide what a worker's report means; None: another one shall try."""
         return report.outcome
 
@@ -208,7 +209,9 @@ class DaskTeam(Team):
     def _submit(self, task: Task, finished: "queue.SimpleQueue[Task]") -> "Future":
         # Not pure: an earlier call's result under the same key must not count.
         future = (
-            self._client.submit(pass_or_explain, task, pure=False)
+            self._client.submit(
+                pass_or_explain, self._root, self._plan, task, pure=False
+            )
             if isinstance(task, Member)
             else self._client.submit(
                 compute_or_explain, self._root, self._plan, task, pure=False
@@ -232,11 +235,12 @@ class DaskTeam(Team):
         now = 0 if isinstance(task, Member) else self._attempts.n_deaths(task)
         n_rounds = 1 if now > n_deaths else n_rounds + 1
         self._rounds[task] = (n_rounds, now)
-        logger.warning("%s lost its workers; it is tried again", _name(task))
+        logger.warning("%s lost its workers; it is tried again", describe_task(task))
         return n_rounds <= _MOST_ROUNDS
 
 
-def _name(task: Task) -> str:
+def describe_task(task: Task) -> str:
+    """Name a task in a message."""
     return f"shard {task}" if isinstance(task, int) else str(task)
 
 

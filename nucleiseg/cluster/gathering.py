@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 from nucleiseg.cluster import slurm
 from nucleiseg.cluster.connection import SETTINGS, quieten
-from nucleiseg.cluster.dask_team import DaskTeam, Outcome, Task
+from nucleiseg.cluster.dask_team import DaskTeam, Outcome, Task, describe_task
 from nucleiseg.cluster.records import ask_to_leave
 from nucleiseg.cluster.rendezvous import announced, is_announced, make_keys
 from nucleiseg.cluster.task import Report
-from nucleiseg.inference import ShardResult
+from nucleiseg.errors import NucleisegError
 from nucleiseg.runs import CountRun
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ class GatheredTeam(DaskTeam):
         self.was_superseded = False
         """Whether another coordinator has taken the run over."""
         self._idle_since: dict[str, float] = {}
-        self._tries: dict[int, int] = {}
+        self._tries: dict[Task, int] = {}
         self._strikes: dict[str, int] = {}
 
     @property
@@ -108,22 +108,24 @@ class GatheredTeam(DaskTeam):
         if not n_waiting:
             self._send_home(len(running))
 
-    def judge(self, number: int, report: Report) -> Outcome | None:
+    def judge(self, task: Task, report: Report) -> Outcome | None:
         """Have another worker try what one could not, and send home who never can.
 
         A node that has lost a file system would otherwise fail all shards of the run
         before anybody else gets to them.
         """
-        if isinstance(report.outcome, ShardResult):
+        if not isinstance(report.outcome, NucleisegError):
             self._strikes.pop(report.worker, None)
             return report.outcome
-        logger.warning("shard %d on %s: %s", number, report.worker, report.outcome)
-        self._tries[number] = self._tries.get(number, 0) + 1
+        logger.warning(
+            "%s on %s: %s", describe_task(task), report.worker, report.outcome
+        )
+        self._tries[task] = self._tries.get(task, 0) + 1
         strikes = self._strikes.get(report.worker, 0) + 1
         self._strikes[report.worker] = strikes
         if strikes >= _MOST_STRIKES and self._count_workers() > 1:
             self._dismiss(report.worker)
-        return report.outcome if self._tries[number] >= _MOST_TRIES else None
+        return report.outcome if self._tries[task] >= _MOST_TRIES else None
 
     def _dismiss(self, worker: str) -> None:
         for address, state in dict(self._scheduler.workers).items():

@@ -82,6 +82,7 @@ class _Finder:
         self._plan = plan
         self._folder = folder
         self._found: dict[tuple[int, str], Member | None] = {}
+        self._are_npz: dict[int, bool] = {}
 
     def __call__(self, shard: Entry) -> Member | None:
         dataset = str(shard.dataset)
@@ -91,16 +92,20 @@ class _Finder:
 
     def _find(self, archive: int, dataset: str) -> Member | None:
         reference = self._plan.archives[archive]
-        if reference.fingerprint is None:
+        if archive not in self._are_npz:
+            self._are_npz[archive] = _needs_pass(reference.path, dataset)
+        if not self._are_npz[archive] or reference.fingerprint is None:
             return None
-        try:
-            if not needs_pass(reference.path, dataset):
-                return None
-        except ArchiveError:
-            return None  # gone, or another file by now: who computes it says so
         if read_note(self._folder, reference.fingerprint, dataset) is not None:
             return None
         return Member(reference.path, dataset, reference.fingerprint, self._folder)
+
+
+def _needs_pass(path: str, dataset: str) -> bool:
+    try:
+        return needs_pass(path, dataset)
+    except ArchiveError:
+        return False  # gone, or another file by now: who computes it says so
 
 
 @dataclass
@@ -112,14 +117,18 @@ class Passes:
 
     def __post_init__(self) -> None:
         self._shares: dict[str, float] = {}
+        self._finished: set[str] = set()
 
     def note(self, member: str, share: float) -> None:
         """Take up how far a pass is, 0 to 1."""
-        self._shares[member] = share
+        # What a worker says may arrive behind its result.
+        if member not in self._finished:
+            self._shares[member] = share
 
     def finish(self, member: Member) -> None:
         """Take up the end of a pass."""
         self.n_done += 1
+        self._finished.add(str(member))
         self._shares.pop(str(member), None)
 
     @property

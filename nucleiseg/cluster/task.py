@@ -68,6 +68,8 @@ _REPORT_INTERVAL_S = 1.0
 
 
 def pass_or_explain(
+    root: Path,
+    plan: str,
     member: Member,
     n_threads: int | None = None,
     on_progress: Callable[[str, float], None] | None = None,
@@ -76,6 +78,10 @@ def pass_or_explain(
 
     Parameters
     ----------
+    root : Path
+        The run directory.
+    plan : str
+        Identity of its plan.
     member : Member
     n_threads : int, optional
         Cores to keep busy; None: those of this worker.
@@ -93,6 +99,8 @@ def pass_or_explain(
             report(str(member), share)
 
     def make_pass() -> MemberNote:
+        # What keeps this worker from computing shows before hours of reading.
+        get_engine(root, plan, n_threads or n_threads_here())
         return pass_member(
             member.path,
             member.key,

@@ -101,7 +101,9 @@ class Team:
             on_pass(passes)
 
         for member in members:
-            report = pass_or_explain(member, self._n_threads, note)
+            report = pass_or_explain(
+                self._root, self._plan, member, self._n_threads, note
+            )
             passes.finish(member)
             log_pass(member, report.outcome)
             on_pass(passes)

@@ -36,7 +36,7 @@ def claim(run: CountRun, plan: Plan, config: Config, model: BundleInfo) -> None:
     create_private(run.root)
     for folder in (run.parts, run.logs):
         create_private(folder)
-    for folder in (run.root, run.parts):
+    for folder in (run.root, run.parts, run.index):
         remove_temporaries(folder)
     if run.plan.exists() and read_plan(run.plan).identity == plan.identity:
         logger.info("going on with %s", run.root)

@@ -31,7 +31,11 @@ def reset_failures(run: CountRun, plan: Plan) -> Reset:
     The rows of all other images are kept, and not computed again. A kill at any
     moment leaves each shard either as it was or forgotten.
     """
-    forget_damage(find_index(run, load_config(run.config)))
+    index = find_index(run, load_config(run.config))
+    for share in plan.dataset_shares:
+        fingerprint = plan.archives[share.archive].fingerprint
+        if fingerprint is not None:
+            forget_damage(index, fingerprint, share.dataset)
     attempts = Attempts(run)
     n_images = 0
     touched = set()

@@ -1,5 +1,6 @@
 """One worker process: the network, loaded once, and shards going through it."""
 
+import contextlib
 import dataclasses
 import functools
 import os
@@ -105,6 +106,9 @@ class Engine:
         if there is not None:
             n_failed = there.column("status").to_pylist().count("failed")
             return ShardResult(number, shard.n_images, n_failed, 0.0, True)
+        # Before any attempt: a pass that kills its worker is no image's fault.
+        with contextlib.suppress(ArchiveError):
+            self._sources.open(shard)
         if shard.block is not None:
             return self._compute_block(number, shard)
         rows = self._compute_all(number, shard)

@@ -77,7 +77,7 @@ class TiledNetwork:
         self._compute = compute
 
     def measure(self, tile_shape: tuple[int, int]) -> Compute:
-        """Find the size of batches, and whether XLA pays, by trying.
+        """Find the size of batches by trying, where it is not set.
 
         Parameters
         ----------
@@ -166,7 +166,16 @@ class TiledNetwork:
 
     def warm_up(self, tile_shape: tuple[int, int]) -> None:
         """Compile the network for a shape of tiles, and run it once."""
-        self.run(np.zeros((1, *tile_shape), np.float32))
+        try:
+            self.run(np.zeros((1, *tile_shape), np.float32))
+        except import_tensorflow().errors.OpError as error:
+            if not self._compute.xla:
+                raise
+            words = " ".join(str(error).split())[:160]
+            raise NucleisegError(
+                f"XLA cannot compile the network here ({words}); use another --run "
+                "with inference.xla=false"
+            ) from error
 
     def tiling(self, image_shape: tuple[int, int]) -> Tiling:
         """How images of a shape are cut for this network."""

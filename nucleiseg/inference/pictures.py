@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from nucleiseg.errors import ArchiveError
+from nucleiseg.errors import ArchiveError, IncompleteError
 from nucleiseg.inference.engine import get_engine
 from nucleiseg.report import save_montage, save_prediction, save_soft_prediction
 from nucleiseg.runs import create_private
@@ -49,7 +49,7 @@ def draw_pictures(
             with engine.open_source(shard) as reader:
                 pixels = reader.read(index, index + 1)[0]
             probability, labels = engine.predict_image(pixels)
-        except ArchiveError as error:
+        except (ArchiveError, IncompleteError) as error:
             logger.warning("no picture of image %d: %s", index, error)
             continue
         save_prediction(

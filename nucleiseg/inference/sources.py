@@ -1,5 +1,7 @@
 """The datasets of a run, opened as its shards come."""
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
 from nucleiseg.archives import (
@@ -19,6 +21,30 @@ def find_index(run: CountRun, config: Config) -> Path:
     """Find the folder of seek points: the run's own, or one that several share."""
     shared = config.shards.index
     return run.index if shared is None else Path(shared)
+
+
+def _refuse_changed(archive: ArchiveRef) -> None:
+    if not Path(archive.path).exists():
+        raise IncompleteError(
+            f"{archive.path} is gone; run the same command again when it is back"
+        )
+    if fingerprint(archive.path) != archive.fingerprint:
+        words = "it has changed since the run was planned"
+        raise ArchiveError(f"{archive.path}: {words}", reason=words)
+
+
+@contextlib.contextmanager
+def _later_where_the_file_system_fails() -> Iterator[None]:
+    """Keep a file system that is away for a while from failing images for good."""
+    try:
+        yield
+    except ArchiveError as error:
+        cause = error.__cause__
+        if isinstance(cause, OSError) and cause.errno is not None:
+            raise IncompleteError(f"{error}; then run the same command again") from (
+                error
+            )
+        raise
 
 
 class Sources:
@@ -54,29 +80,30 @@ class Sources:
             The file system is away, or fails: its images are to be computed later.
         """
         archive = self._plan.archives[shard.archive]
-        if not Path(archive.path).exists():
-            # A file system that is away for a while must not fail its images for good.
-            raise IncompleteError(
-                f"{archive.path} is gone; run the same command again when it is back"
-            )
         name = (archive.path, str(shard.dataset))
-        if fingerprint(archive.path) != archive.fingerprint:
-            words = "it has changed since the run was planned"
-            raise ArchiveError(f"{archive.path}: {words}", reason=words)
-        if self._open is None or self._open[0] != name:
-            self.close()
-            self._open = (name, self.open_anew(archive, name[1]))
+        if self._open is not None and self._open[0] == name:
+            with _later_where_the_file_system_fails():
+                _refuse_changed(archive)
+            return self._open[1]
+        self.close()
+        self._open = (name, self.open_anew(archive, name[1]))
         return self._open[1]
 
     def open_anew(self, archive: ArchiveRef, dataset: str) -> Reader:
         """Open a reader of one's own, to be closed by the caller.
 
         A member that nobody has passed over is passed over first.
+
+        Raises
+        ------
+        ArchiveError, IncompleteError
+            See :meth:`open`.
         """
-        if not needs_pass(archive.path, dataset):
-            return open_reader(archive.path, dataset)
-        assert archive.fingerprint is not None
-        try:
+        with _later_where_the_file_system_fails():
+            _refuse_changed(archive)
+            if not needs_pass(archive.path, dataset):
+                return open_reader(archive.path, dataset)
+            assert archive.fingerprint is not None
             pass_member(
                 archive.path,
                 dataset,
@@ -84,13 +111,8 @@ class Sources:
                 fingerprint=archive.fingerprint,
                 n_threads=self._n_threads,
             )
-        except ArchiveError as error:
-            # Damage would be in the note: it is the file system that fails.
-            raise IncompleteError(f"{error}; then run the same command again") from (
-                error
-            )
-        index = (self._index, archive.fingerprint)
-        return open_reader(archive.path, dataset, index=index)
+            index = (self._index, archive.fingerprint)
+            return open_reader(archive.path, dataset, index=index)
 
     def close(self) -> None:
         """Close what is open."""
