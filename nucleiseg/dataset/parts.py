@@ -74,7 +74,9 @@ class Part:
         some = []
         for weight in np.unique(weights):
             rest = crops[weights == weight]
-            if n_more := round(float(weight % 1) * rest.size):
+            if weight % 1:
+                # At least one: a small archive is not to be left out in silence.
+                n_more = max(1, round(float(weight % 1) * rest.size))
                 some.append((rest, n_more))
         return always, some
 

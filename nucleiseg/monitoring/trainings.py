@@ -1,5 +1,7 @@
 """How far a training is."""
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,7 +57,7 @@ def read_train_status(root: Path, *, now_s: float) -> TrainStatus:
     epochs = training.epochs
     losses = [row["val_loss"] for row in read_history(run).rows]
     jobs = read_jobs_status(run.jobs, now_s=now_s)
-    times_s = [path.stat().st_mtime for path in run.checkpoints.glob("step-*")]
+    times_s = list(_list_times_s(run.checkpoints))
     epoch_s = _read_epoch_s(run)
     is_finished = is_trained(run, training)
     if is_finished:
@@ -100,3 +102,10 @@ def _read_epoch_s(run: TrainRun) -> float | None:
     if not whole:
         return None
     return float(whole[-1]["seconds"]) + float(whole[-1]["validation_s"])
+
+
+def _list_times_s(checkpoints: Path) -> Iterator[float]:
+    """When checkpoints were written; older ones may go while they are looked at."""
+    for path in checkpoints.glob("step-*"):
+        with contextlib.suppress(FileNotFoundError):
+            yield path.stat().st_mtime

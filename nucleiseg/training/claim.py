@@ -33,6 +33,8 @@ _FREE = {
     ("training", "device"),
     # Bits change, and that is said.
     ("training", "replicas"),
+    # What it comes to on this machine is compared with the checkpoint's.
+    ("training", "precision"),
     ("training", "xla"),
     ("training", "deterministic"),
     # When states are written, and what is drawn.

@@ -26,7 +26,7 @@ from nucleiseg.devices import (
 )
 from nucleiseg.errors import BundleError, RunError
 from nucleiseg.model import build_unet, describe
-from nucleiseg.runs import TrainRun
+from nucleiseg.runs import TrainRun, write_text
 from nucleiseg.training.checkpoints import (
     Arrays,
     Checkpoint,
@@ -36,7 +36,7 @@ from nucleiseg.training.checkpoints import (
 from nucleiseg.training.claim import claim
 from nucleiseg.training.feeding import feed
 from nucleiseg.training.finish import finish, write_so_far
-from nucleiseg.training.history import History
+from nucleiseg.training.history import History, read_history
 from nucleiseg.training.loop import Feeds, Loop
 from nucleiseg.training.replicas import Replicas, find_replicas
 from nucleiseg.training.samples import save_samples
@@ -130,6 +130,9 @@ def train(
     claim(run, config, shapes)
     checkpoint = load_newest(run)
     history = checkpoint.history if checkpoint else History()
+    if checkpoint is not None and read_history(run) != history:
+        # A kill came between the checkpoint and this file.
+        write_text(run.history, history.to_csv())
     if finished := _read_finished(run, config, history):
         return finished
     start_s = time.monotonic()
@@ -193,7 +196,8 @@ def _run_epochs(
         circumstances.precision,
     )
     so_far = _BundleSoFar(run, config, labelled)
-    save_samples(run, config, labelled, order)
+    if checkpoint is None:
+        save_samples(run, config, labelled, order)
     with explain_exhaustion(), labelled.name_failures():
         machine = Machine(
             config,

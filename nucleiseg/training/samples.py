@@ -18,12 +18,9 @@ _COLUMNS = 5
 def save_samples(
     run: TrainRun, config: Config, labelled: Labelled, order: BatchOrder
 ) -> None:
-    """Save a picture of augmented crops with their labels, where anything is changed.
-
-    Once a run: it is not made again when the training goes on.
-    """
+    """Save a picture of augmented crops with their labels, if anything is changed."""
     settings = config.augmentation
-    if run.samples.exists() or not (moves_pixels(settings) or changes_values(settings)):
+    if not (moves_pixels(settings) or changes_values(settings)):
         return
     samples = draw_samples(
         labelled, order, settings, n_crops=_ROWS, n_epochs=_COLUMNS - 1
