@@ -28,15 +28,10 @@ import numpy as np
 from jobs.benchmark.measuring import describe_machine, print_table, say, warn_if_busy
 from nucleiseg import synthetic
 from nucleiseg.config import Config, load_config
-from nucleiseg.dataset import (
-    LabelledImages,
-    inspect_labelled,
-    read_labelled,
-    split_indices,
-    training_order,
-)
+from nucleiseg.dataset import inspect_labelled, open_labelled, training_order
 from nucleiseg.devices import import_tensorflow
 from nucleiseg.model import build_unet
+from nucleiseg.preprocess import normalise_stack
 from nucleiseg.runs import TrainRun
 from nucleiseg.training import fit
 from nucleiseg.training.loop import Loop
@@ -81,6 +76,8 @@ def run(options: argparse.Namespace) -> int:
                     f"model.base_filters={filters}",
                     # Neither end nor checkpoint comes into it.
                     "training.epochs=10000",
+                    # The same fields again and again, see below.
+                    "data.overlap=keep",
                     "training.checkpoint_min=1e6",
                     *options.settings,
                 ],
@@ -108,11 +105,13 @@ def _measure(
 ) -> dict[str, Any]:
     filters, size = config.model.base_filters, config.training.batch_size
     shapes = inspect_labelled(config.data)
-    labelled = read_labelled(shapes, config.preprocess)
-    parts = split_indices(shapes.n_images, config.data)
+    root.mkdir()
+    labelled = open_labelled(shapes, config, TrainRun(root))
+    images, masks = _read(config)
     replicas = find_replicas(1, batch_size=size, wanted_device=config.training.device)
     circumstances = fit._find_circumstances(config, replicas)
-    order = training_order(parts[0].size, config.training, n_replicas=1)
+    part = labelled.training
+    order = training_order(part.n_crops, config.training, n_replicas=1, part=part)
     step = Machine(
         config,
         replicas,
@@ -120,10 +119,7 @@ def _measure(
         image_shape=shapes.image_shape,
         n_steps=config.training.epochs * order.n_batches,
     )
-    feeds = fit._make_feeds(config, replicas, labelled, parts, order)
-    images = labelled.images[parts[0][:size], ..., np.newaxis]
-    masks = labelled.masks(parts[0][:size])[..., np.newaxis]
-    root.mkdir()
+    feeds = fit._make_feeds(config, replicas, labelled, order)
     loop = Loop(
         TrainRun(root),
         config.training,
@@ -134,8 +130,8 @@ def _measure(
         lambda history, weights: None,
     )
     rivals: dict[str, Rival] = {
-        "notebook": _notebook(config, labelled),
-        "bare": _bare(step, images, masks),
+        "notebook": _notebook(config, images, masks),
+        "bare": _bare(step, images[:size], masks[:size]),
         "train": _train(loop, feeds.training(0), root),
     }
     for rival in rivals.values():
@@ -150,20 +146,28 @@ def _measure(
     )
 
 
-def _notebook(config: Config, labelled: LabelledImages) -> Rival:
+def _read(config: Config) -> tuple[Any, Any]:
+    """All images, normalised, and masks: (N, H, W, 1) float32 each."""
+    assert config.data.archive is not None
+    with np.load(config.data.archive) as found:
+        images, _ = normalise_stack(found["X"], config.preprocess)
+        masks = (found["y"] > 0).astype(np.float32)
+    return images[..., np.newaxis], masks[..., np.newaxis]
+
+
+def _notebook(config: Config, images: Any, masks: Any) -> Rival:
     tensorflow = import_tensorflow()
     import keras
 
     size = config.training.batch_size
-    network = build_unet(config.model, image_shape=labelled.images.shape[1:3])
+    network = build_unet(config.model, image_shape=images.shape[1:3])
     network.compile(
         optimizer=keras.optimizers.RMSprop(learning_rate=1e-4),
         loss="binary_crossentropy",
         metrics=["accuracy"],
     )
-    everything = np.arange(len(labelled.images))
-    pair = (labelled.images[..., np.newaxis], labelled.masks(everything)[..., None])
-    batches = tensorflow.data.Dataset.from_tensor_slices(pair).batch(size).repeat()
+    pairs = tensorflow.data.Dataset.from_tensor_slices((images, masks))
+    batches = pairs.batch(size).repeat()
 
     def fit_steps(n_steps: int) -> float:
         taken = batches.take(n_steps)
