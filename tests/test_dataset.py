@@ -1,4 +1,5 @@
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import cv2
@@ -205,6 +206,26 @@ class TestPaths:
 
 
 class TestMemory:
+    def test_no_thread_is_left_of_a_finished_pass(self, archives, load):
+        """However long TensorFlow keeps the pass; and it can be begun anew."""
+        labelled = load(archives / "chunks7.h5", "data.memory_mb=1")
+        order = make_order(labelled)
+        numbers = range(order.n_batches)
+        before = threading.active_count()
+        streams = []
+        for _ in range(2):
+            stream = labelled.stream(
+                labelled.training, order, first_batch=0, n_batches=order.n_batches
+            )
+            streams.append(stream)
+            for _ in range(2):
+                found = gather(labelled, order, stream, numbers, ALL)
+                assert_same(found, gather(labelled, order, labelled.held, numbers, ALL))
+                deadline_s = time.monotonic() + 10
+                while threading.active_count() > before:
+                    assert time.monotonic() < deadline_s
+                    time.sleep(0.01)
+
     def test_blocks_are_read_once_an_epoch_and_dropped(self, archives, load):
         labelled = load(archives / "chunks7.h5", "data.memory_mb=1")
         order = make_order(labelled)

@@ -98,9 +98,13 @@ class StreamedBlocks:
         self._memory_bytes = memory_bytes
         self._range = (first_batch, first_batch + n_batches)
         self._lock = threading.RLock()
-        self._pool = ThreadPoolExecutor(_N_THREADS, thread_name_prefix="read")
-        weakref.finalize(self, self._pool.shutdown, wait=False, cancel_futures=True)
+        self._pool = self._start_pool()
         self._begin({})
+
+    def _start_pool(self) -> ThreadPoolExecutor:
+        pool = ThreadPoolExecutor(_N_THREADS, thread_name_prefix="read")
+        weakref.finalize(self, pool.shutdown, wait=False, cancel_futures=True)
+        return pool
 
     def _begin(self, former: dict[tuple[int, int], _Entry]) -> None:
         self._former = former
@@ -126,6 +130,8 @@ class StreamedBlocks:
                 # Keras looks at a first batch before it begins: what was read for that
                 # is read already. Of a pass that was in its middle nothing is kept.
                 is_fresh = self._frontier - self._range[0] <= _MOST_AHEAD
+                self._pool.shutdown(wait=False)
+                self._pool = self._start_pool()
                 self._begin(self._present if is_fresh else {})
             self._begun.add(batch)
             token = self._pass
@@ -159,6 +165,10 @@ class StreamedBlocks:
                 del self._present[entry.key]
                 self._n_bytes -= entry.n_bytes
         self._read_ahead(until=-1)
+        if self._frontier == self._range[1]:
+            # TensorFlow keeps every function it was ever given, and this with it: the
+            # threads of each epoch's validation would be left.
+            self._pool.shutdown(wait=False)
 
     def _read_ahead(self, *, until: int) -> None:
         """Have blocks read: all up to a batch, then as many as memory holds."""
