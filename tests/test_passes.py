@@ -2,6 +2,7 @@
 
 import json
 import zipfile
+from types import SimpleNamespace
 
 import h5py
 import numpy as np
@@ -9,11 +10,14 @@ import pandas as pd
 import pytest
 
 from nucleiseg import synthetic
-from nucleiseg.archives import fingerprint, pass_member, read_note
+from nucleiseg.archives import MemberNote, fingerprint, pass_member, read_note
 from nucleiseg.bundle import write_info
-from nucleiseg.cluster.passes import Gate, Passes
+from nucleiseg.cluster import GatheredTeam
+from nucleiseg.cluster.passes import Gate, Member, Passes
+from nucleiseg.cluster.task import Report
 from nucleiseg.config import Config, ModelConfig, load_config
 from nucleiseg.counting import claim, count, prepare, reset_failures
+from nucleiseg.errors import ArchiveError, IncompleteError
 from nucleiseg.inference.sources import Sources
 from nucleiseg.model import build_unet, save_weights
 from nucleiseg.runs import Bundle, CountRun
@@ -163,3 +167,42 @@ def test_the_size_of_shards_stays_that_of_the_first_plan(archives, model, tmp_pa
     again = prepare(archives, model, config, folder=run.root, workers=40)
     assert again.plan.identity == first.plan.identity
     assert again.plan.shard_pixels == first.plan.shard_pixels
+
+
+def test_a_pass_that_one_worker_cannot_make_is_tried_by_others(tmp_path):
+    team = GatheredTeam(
+        tmp_path,
+        "",
+        client=None,
+        scheduler=SimpleNamespace(workers={}),
+        watch=lambda _: True,
+    )
+    member = Member("/plate.npz", "X", "f", tmp_path)
+    error = IncompleteError("/plate.npz is gone")
+    assert team.judge(member, Report("a", error)) is None
+    assert team.judge(member, Report("b", error)) is None
+    note = MemberNote("X", "f", 10, has_points=True, damage=None)
+    assert team.judge(member, Report("c", note)) is note
+    # After three of them the shards go out, and say what is wrong.
+    assert team.judge(member, Report("d", error)) is error
+
+
+@pytest.mark.parametrize("is_open", [False, True])
+def test_a_file_system_that_fails_for_a_while_fails_no_image(
+    archives, model, tmp_path, monkeypatch, is_open
+):
+    run, prepared = plan_run(archives, model, tmp_path / "run")
+    sources = Sources(run, prepared.plan, prepared.config, n_threads=1)
+    shard = prepared.plan.shards[0]
+    if is_open:
+        sources.open(shard)
+
+    def fail(path):
+        raise ArchiveError("it cannot be read") from OSError(5, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("nucleiseg.inference.sources.fingerprint", fail)
+        with pytest.raises(IncompleteError, match="cannot be read; then run the same"):
+            sources.open(shard)
+    assert sources.open(shard).info.n_images == 24
+    sources.close()
