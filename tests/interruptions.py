@@ -63,7 +63,7 @@ def eat():
 
 
 def spoil(engine):
-    compute_rows, count = engine.Engine._compute_rows, engine.Engine._count
+    compute_rows, count = engine.Engine._compute_rows, engine.Stream._count_image
 
     def slow(self, shard):
         note(shard.shard, shard.start, shard.stop, os.getpid())
@@ -81,7 +81,7 @@ def spoil(engine):
             ctypes.string_at(0)
         return count(self, index, *images)
 
-    engine.Engine._compute_rows, engine.Engine._count = slow, deadly
+    engine.Engine._compute_rows, engine.Stream._count_image = slow, deadly
 
 
 class Spoiler:
