@@ -18,16 +18,8 @@ from nucleiseg.runs import CountRun, create_private
 def run(options: argparse.Namespace) -> int:
     """Count, or say what would be counted."""
     config = load_settings(options, options.config, _shorthands(options))
-    is_sent = options.cluster is not None
-    n_workers = config.cluster.workers if is_sent else options.workers
     if options.dry_run:
-        prepared = prepare(
-            options.archives,
-            options.model,
-            config,
-            folder=options.run,
-            workers=n_workers,
-        )
+        prepared = _prepare(options, config)
         _print_plan(prepared)
         if options.cluster == "slurm":
             print_texts(preview_count(prepared, options.run))
@@ -37,14 +29,8 @@ def run(options: argparse.Namespace) -> int:
             "count needs --run DIR, the folder for table and partial tables (or "
             "--dry-run)"
         )
-    if is_sent:
-        prepared = prepare(
-            options.archives,
-            options.model,
-            config,
-            folder=options.run,
-            workers=n_workers,
-        )
+    if options.cluster is not None:
+        prepared = _prepare(options, config)
         print_submitted(submit_count(prepared, options.run, options.cluster))
         return DONE
     refuse_while_active(CountRun(options.run).jobs)
@@ -54,6 +40,18 @@ def run(options: argparse.Namespace) -> int:
         folder=options.run,
         config=config,
         workers=options.workers,
+    )
+
+
+def _prepare(options: argparse.Namespace, config: Config) -> Prepared:
+    """Plan for the workers that there will be, here or on the cluster."""
+    is_sent = options.cluster is not None
+    return prepare(
+        options.archives,
+        options.model,
+        config,
+        folder=options.run,
+        workers=config.cluster.workers if is_sent else options.workers,
     )
 
 
