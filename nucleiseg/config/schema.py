@@ -35,8 +35,16 @@ class PreprocessConfig(Section):
 class ModelConfig(Section):
     """The U-Net."""
 
+    head: Literal["mask", "boundary", "distance", "combined"] = "combined"
+    """What the network says of each pixel. `mask`: foreground or not (the notebook's);
+    `boundary`: background, interior of a nucleus, or its boundary; `distance`:
+    foreground, and how far from the nucleus' edge; `combined`: boundary and distance.
+    All but `mask` part nuclei that touch, and learn it from instance labels."""
     base_filters: int = Field(default=16, ge=1, le=1024)
     """Filters of the first level; each level down doubles them (64: the notebook)."""
+    filters: list[int] | None = Field(default=None, min_length=2, max_length=5)
+    """Filters of each level from the first to the bottom, in place of `base_filters`
+    doubled: `[16, 32, 64, 96, 128]`."""
     dropout: float = Field(default=0.5, ge=0, lt=1)
     """Share of features dropped before the output layer, in training only."""
 
@@ -59,6 +67,11 @@ class TrainingConfig(Section):
     """Steps in which the learning rate rises from 0, evenly."""
     weight_decay: float = Field(default=0.01, ge=0)
     """Weight decay of `adamw`; biases are left out."""
+    border_weight: float = Field(default=4.0, ge=1, le=100)
+    """How much more pixels count where nuclei touch or nearly do; for all heads but
+    `mask`."""
+    dice: float = Field(default=1.0, ge=0, le=100)
+    """Share of the Dice loss beside cross-entropy; for all heads but `mask`."""
     clip_norm: float | None = Field(default=None, gt=0)
     """Largest norm of a step's gradient, all weights together; null: no limit."""
     ema_decay: float | None = Field(default=None, gt=0, lt=1)
@@ -94,12 +107,17 @@ class TrainingConfig(Section):
 class InstancesConfig(Section):
     """From the probability map to nuclei; `count` takes it from the model bundle."""
 
-    method: Literal["components"] = "components"
-    """`components`: 8-connected components of the mask, the notebook's."""
+    method: Literal["auto", "components", "watershed"] = "auto"
+    """`components`: 8-connected components of the mask, the notebook's. `watershed`:
+    nuclei grow from seeds in the marker map, so that those that touch are parted;
+    not for a network with the head `mask`. `auto`: watershed wherever it can be."""
     threshold: float = Field(default=0.5, gt=0, lt=1)
     """Pixels with a higher foreground probability are nucleus (0.5: rounding)."""
+    seed_threshold: float = Field(default=0.5, gt=0, lt=1)
+    """Pixels of the foreground with a higher marker value are seeds, each 8-connected
+    component of them one nucleus; for `watershed`."""
     min_area_px: int = Field(default=0, ge=0)
-    """Smaller components are not counted."""
+    """Smaller nuclei are not counted."""
 
 
 class InferenceConfig(Section):
