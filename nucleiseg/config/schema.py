@@ -21,6 +21,9 @@ class PreprocessConfig(Section):
     """Percentile that becomes 0."""
     high_percentile: float = Field(default=99.8, ge=0, le=100)
     """Percentile that becomes 1."""
+    diameter_px: float | None = Field(default=None, ge=4, le=500)
+    """Median diameter of nuclei that the network is made for: in training each image is
+    enlarged or reduced so that its nuclei have it. Null: images keep their scale."""
 
     @model_validator(mode="after")
     def _ordered(self) -> "PreprocessConfig":
@@ -45,8 +48,27 @@ class ModelConfig(Section):
     filters: list[int] | None = Field(default=None, min_length=2, max_length=5)
     """Filters of each level from the first to the bottom, in place of `base_filters`
     doubled: `[16, 32, 64, 96, 128]`."""
+    resolution: Literal["full", "half"] = "full"
+    """`half`: the first convolution takes every second pixel's surroundings, and the
+    output layer gives four pixels each, which takes a third of the time."""
+    decoder: Literal["conv3", "conv1"] = "conv3"
+    """On the way up, features are brought to fewer channels by a 3x3 convolution after
+    upsampling (the notebook's), or, `conv1`, by a 1x1 one before it, which saves a
+    quarter of the arithmetic."""
     dropout: float = Field(default=0.5, ge=0, lt=1)
     """Share of features dropped before the output layer, in training only."""
+
+    @model_validator(mode="after")
+    def _sides_divide(self) -> "ModelConfig":
+        most = 4 if self.resolution == "half" else 5
+        if self.filters is not None and len(self.filters) > most:
+            raise ValueError(
+                f"filters has {len(self.filters)} levels, at most {most} with "
+                f"resolution {self.resolution}: sides are multiples of {SIDE_MULTIPLE}"
+            )
+        if self.filters is not None and min(self.filters) < 1:
+            raise ValueError(f"filters {self.filters} must all be 1 or more")
+        return self
 
 
 class TrainingConfig(Section):

@@ -24,9 +24,10 @@ from nucleiseg.dataset.parts import Part
 from nucleiseg.dataset.samples import draw_samples
 from nucleiseg.dataset.sources import LabelledShapes, inspect_labelled
 from nucleiseg.dataset.splitting import split_images, split_indices
-from nucleiseg.dataset.targets import targets
+from nucleiseg.dataset.targets import N_CHANNELS, targets
 
 __all__ = [
+    "N_CHANNELS",
     "BatchOrder",
     "Gatherer",
     "Labelled",

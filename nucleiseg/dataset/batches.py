@@ -10,6 +10,7 @@ from nucleiseg.dataset.gathering import Gatherer
 from nucleiseg.dataset.labelled import Labelled
 from nucleiseg.dataset.order import BatchOrder
 from nucleiseg.dataset.parts import Part
+from nucleiseg.dataset.targets import N_CHANNELS
 from nucleiseg.devices import available_cores, import_tensorflow
 from nucleiseg.errors import NucleisegError
 
@@ -41,7 +42,7 @@ def make_batches(
     Returns
     -------
     tf.data.Dataset
-        Of pairs (B, H, W, 1) float32: images and targets.
+        Of pairs float32: images (B, H, W, 1) and targets (B, H, W, channels).
     """
     tensorflow = import_tensorflow()
     height, width = labelled.image_shape
@@ -66,8 +67,10 @@ def make_batches(
         pair = tensorflow.numpy_function(
             gather, [batch], (tensorflow.float32, tensorflow.float32), stateful=False
         )
-        for element in pair:
-            element.set_shape((None, height, width, 1))
+        for element, n_channels in zip(
+            pair, (1, N_CHANNELS[labelled.head]), strict=True
+        ):
+            element.set_shape((None, height, width, n_channels))
         return tuple(pair)
 
     # A small pool: what each thread makes is waiting in memory.

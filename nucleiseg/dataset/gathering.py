@@ -22,7 +22,7 @@ from nucleiseg.dataset.order import BatchOrder
 from nucleiseg.dataset.parts import Part, count_crops
 from nucleiseg.dataset.sources import Span
 from nucleiseg.dataset.stores import Store
-from nucleiseg.dataset.targets import targets
+from nucleiseg.dataset.targets import label_components, targets
 from nucleiseg.preprocess import scale
 
 # Tells the generator of a crop from those of orders.
@@ -47,9 +47,18 @@ class Gatherer:
     augmentation: AugmentationConfig
 
     def gather(self, batch: int) -> tuple[FloatImage, FloatImage]:
-        """Make a batch: images (B, H, W, 1), and targets (B, H, W, channels)."""
+        """Make a batch: images (B, H, W, 1), and targets (B, H, W, channels).
+
+        Of a mask the nuclei are the connected components.
+        """
         images, labels = self.gather_labels(batch)
-        return images[..., np.newaxis], targets(labels)
+        head = self.labelled.head
+        if head != "mask":
+            crops = self.order.indices(batch)
+            for place, image in enumerate(self.part.crop_images[crops].tolist()):
+                if self.labelled.is_mask(image):
+                    labels[place] = label_components(labels[place])
+        return images[..., np.newaxis], targets(labels, head)
 
     def gather_labels(self, batch: int) -> Crop:
         """Make a batch of images (B, H, W), normalised, and of labels (B, H, W)."""

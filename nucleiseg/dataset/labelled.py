@@ -41,6 +41,8 @@ class Labelled:
     blocks: Blocks
     training: Part
     validation: Part
+    head: str = "mask"
+    """Of the network, for the targets."""
     failures: list[NucleisegError] = field(default_factory=list)
     """What went wrong while batches were made, in other threads."""
 
@@ -58,6 +60,10 @@ class Labelled:
     def image_shape(self) -> tuple[int, int]:
         """Of what the network sees."""
         return self.shapes.image_shape
+
+    def is_mask(self, image: int) -> bool:
+        """Whether an image's labels are 0 and 1 only."""
+        return bool(self.survey.largest_labels[image] <= 1)
 
     @property
     def is_held(self) -> bool:
@@ -139,6 +145,13 @@ def open_labelled(shapes: LabelledShapes, config: Config, run: TrainRun) -> Labe
         )
         for images, is_random in ((split.training, True), (split.validation, False))
     )
+    if config.model.head != "mask" and found.largest_labels.max(initial=0) <= 1:
+        logger.warning(
+            "the labels of %s are masks of 0 and 1: their connected components are "
+            "taken for nuclei, so that nuclei which touch are learnt, and counted, as "
+            "one; instance labels (1…n) would part them",
+            shapes.path,
+        )
     logger.info(
         "%d images (%.0f MB with their labels) are %s",
         shapes.n_images,
@@ -156,4 +169,5 @@ def open_labelled(shapes: LabelledShapes, config: Config, run: TrainRun) -> Labe
         blocks,
         training,
         validation,
+        config.model.head,
     )

@@ -1,14 +1,28 @@
-"""The U-Net: building it, and its weights in a model bundle."""
+"""The U-Net: building it, its heads and losses, and its weights in a model bundle."""
 
+from nucleiseg.model.heads import n_maps
+from nucleiseg.model.losses import image_accuracies, image_losses
 from nucleiseg.model.rounding import round_kernel
-from nucleiseg.model.unet import LEVELS, build_unet, describe, predict
+from nucleiseg.model.unet import (
+    LEVELS,
+    add_prediction,
+    build_unet,
+    describe,
+    find_filters,
+    predict,
+)
 from nucleiseg.model.weights import load_network, save_weights
 
 __all__ = [
     "LEVELS",
+    "add_prediction",
     "build_unet",
     "describe",
+    "find_filters",
+    "image_accuracies",
+    "image_losses",
     "load_network",
+    "n_maps",
     "predict",
     "round_kernel",
     "save_weights",

@@ -9,7 +9,7 @@ from nucleiseg.config import ModelConfig
 from nucleiseg.devices import import_tensorflow
 from nucleiseg.errors import BundleError
 from nucleiseg.model.rounding import round_kernel
-from nucleiseg.model.unet import build_unet
+from nucleiseg.model.unet import add_prediction, build_unet
 from nucleiseg.runs import Bundle, atomic_path
 
 
@@ -26,6 +26,11 @@ def save_weights(
 def load_network(info: BundleInfo, *, precision: str = "float32") -> Any:
     """Load a bundle's network for prediction in a computation type.
 
+    Returns
+    -------
+    keras.Model
+        See :func:`nucleiseg.model.add_prediction`.
+
     Raises
     ------
     BundleError
@@ -39,6 +44,7 @@ def load_network(info: BundleInfo, *, precision: str = "float32") -> Any:
         network = build_unet(info.model, precision=precision)
         network.set_weights(saved.get_weights())
         _round_kernels(network, precision)
+        network = add_prediction(network, info.model)
     except (ValueError, OSError, TypeError, KeyError) as error:
         raise BundleError(
             f"{info.paths.weights} does not hold the network that {info.paths.info} "

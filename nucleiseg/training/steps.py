@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nucleiseg.config import Config
+from nucleiseg.dataset import N_CHANNELS
 from nucleiseg.devices import import_tensorflow
 from nucleiseg.errors import ConfigError, RunError
-from nucleiseg.model import build_unet
+from nucleiseg.model import build_unet, image_accuracies, image_losses
 from nucleiseg.training.optimizers import make_optimizer
 from nucleiseg.training.replicas import Replicas
 
@@ -71,6 +72,7 @@ class Machine:
                 "TensorFlow cannot reach the other replicas' variables from compiled "
                 "code; set training.xla=false or training.replicas=1"
             )
+        self._config = config
         self._replicas = replicas
         self._decay = training.ema_decay
         self._is_scaled = precision == "float16"
@@ -110,7 +112,9 @@ class Machine:
         if self._replicas.strategy is None and not xla:
             # The last, smaller batch of an epoch must not compile the step anew.
             image = tensorflow.TensorSpec((None, *image_shape, 1), "float32")
-            batch = (image, image, tensorflow.TensorSpec((None,), "float32"))
+            n_channels = N_CHANNELS[self._config.model.head]
+            target = tensorflow.TensorSpec((None, *image_shape, n_channels), "float32")
+            batch = (image, target, tensorflow.TensorSpec((None,), "float32"))
             sums = tensorflow.TensorSpec((3,), "float64")
             integers = tensorflow.TensorSpec((2,), "int64")
             number = tensorflow.TensorSpec((), "int64")
@@ -207,12 +211,12 @@ class Machine:
         # Of the summed gradient, which is the same on all.
         return figures, strategy.experimental_local_results(norms)[0]
 
-    def _learn(self, images: Any, masks: Any, weights: Any) -> tuple[Any, Any]:
+    def _learn(self, images: Any, targets: Any, weights: Any) -> tuple[Any, Any]:
         tensorflow = import_tensorflow()
         trained = self.network.trainable_variables
         with tensorflow.GradientTape() as tape:
-            probabilities = self.network(images, training=True)
-            losses = _losses(masks, probabilities)
+            output = self.network(images, training=True)
+            losses = self._losses(targets, output)
             loss = tensorflow.reduce_sum(losses * weights)
             # In float16, not to lose what is small.
             scaled = self._optimizer.scale_loss(loss)
@@ -223,12 +227,30 @@ class Machine:
         self._optimizer.apply(gradients, trained)
         # Scaled ones overflow now and then, and the step is skipped.
         norm = 0.0 if self._is_scaled else tensorflow.linalg.global_norm(gradients)
-        return _figures(masks, probabilities, losses, weights), norm
+        return self._figures(targets, output, losses, weights), norm
 
-    def _look(self, images: Any, masks: Any, weights: Any) -> tuple[Any, Any]:
-        probabilities = self.network(images, training=False)
-        losses = _losses(masks, probabilities)
-        return _figures(masks, probabilities, losses, weights), 0.0
+    def _look(self, images: Any, targets: Any, weights: Any) -> tuple[Any, Any]:
+        output = self.network(images, training=False)
+        losses = self._losses(targets, output)
+        return self._figures(targets, output, losses, weights), 0.0
+
+    def _losses(self, targets: Any, output: Any) -> Any:
+        head = self._config.model.head
+        return image_losses(targets, output, head=head, settings=self._config.training)
+
+    def _figures(self, targets: Any, output: Any, losses: Any, weights: Any) -> Any:
+        """Weighted loss and accuracy of a replica's images, and how many they are."""
+        tensorflow = import_tensorflow()
+        head = self._config.model.head
+        accuracies = image_accuracies(targets, output, head=head)
+        n_images = tensorflow.math.count_nonzero(weights, dtype="float32")
+        return tensorflow.stack(
+            [
+                tensorflow.reduce_sum(losses * weights),
+                tensorflow.reduce_sum(accuracies * weights),
+                n_images,
+            ]
+        )
 
 
 def _prepare_tensorflow(seed: int, precision: str, deterministic: bool) -> None:
@@ -241,31 +263,6 @@ def _prepare_tensorflow(seed: int, precision: str, deterministic: bool) -> None:
     if deterministic:
         tensorflow.config.experimental.enable_op_determinism()
     keras.utils.set_random_seed(seed)
-
-
-def _losses(masks: Any, probabilities: Any) -> Any:
-    """Binary cross-entropy of each image, the mean over its pixels."""
-    import keras
-
-    pixels = keras.losses.binary_crossentropy(masks, probabilities)
-    return import_tensorflow().reduce_mean(pixels, axis=[1, 2])
-
-
-def _figures(masks: Any, probabilities: Any, losses: Any, weights: Any) -> Any:
-    """Weighted loss and accuracy of a replica's images, and how many they are."""
-    tensorflow = import_tensorflow()
-    is_right = tensorflow.equal(probabilities > 0.5, masks > 0.5)
-    accuracies = tensorflow.reduce_mean(
-        tensorflow.cast(is_right, "float32"), axis=[1, 2, 3]
-    )
-    n_images = tensorflow.math.count_nonzero(weights, dtype="float32")
-    return tensorflow.stack(
-        [
-            tensorflow.reduce_sum(losses * weights),
-            tensorflow.reduce_sum(accuracies * weights),
-            n_images,
-        ]
-    )
 
 
 def _add(values: Any, figures: Any) -> Any:

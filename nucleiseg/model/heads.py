@@ -1,0 +1,76 @@
+"""What the network says of each pixel: its output layer, and the maps made of it."""
+
+from typing import Any
+
+from nucleiseg.config import ModelConfig
+
+_N_OUTPUTS = {"mask": 1, "distance": 2}
+
+
+def n_maps(settings: ModelConfig) -> int:
+    """Count the maps at prediction: foreground, and, for all but `mask`, marker."""
+    return 1 if settings.head == "mask" else 2
+
+
+def add_head(features: Any, settings: ModelConfig) -> Any:
+    """Add the output layer for training.
+
+    Parameters
+    ----------
+    features : keras tensor, (N, H, W, filters)
+    settings : ModelConfig
+
+    Returns
+    -------
+    keras tensor, (N, H, W, C) float32, in [0, 1]
+        `mask`: foreground. `boundary`: background, interior, boundary, which sum to 1.
+        `distance`: foreground, distance. `combined`: those of `boundary`, distance.
+    """
+    import keras
+
+    layers = keras.layers
+
+    def add(n_outputs: int, activation: str) -> Any:
+        # In float32 whatever the precision: near 0.5 a bfloat16 probability has steps
+        # of 0.002, which would move outlines.
+        kind = layers.Conv2D(n_outputs, 1, activation=activation, dtype="float32")
+        if settings.resolution == "half":
+            # Each of the four pixels has weights of its own.
+            kind = layers.Conv2DTranspose(
+                n_outputs, 2, strides=2, activation=activation, dtype="float32"
+            )
+        return kind(features)
+
+    if settings.head in ("mask", "distance"):
+        return add(_N_OUTPUTS[settings.head], "sigmoid")
+    classes = add(3, "softmax")
+    if settings.head == "boundary":
+        return classes
+    return layers.Concatenate(dtype="float32")([classes, add(1, "sigmoid")])
+
+
+def add_maps(output: Any, settings: ModelConfig) -> Any:
+    """Make the maps of prediction from the output of :func:`add_head`.
+
+    Returns
+    -------
+    keras tensor, (N, H, W, C) float32, in [0, 1]
+        C = 1, the foreground probability, for `mask`; else C = 2, the marker map
+        beside it, which is high in the middle of a nucleus.
+
+    Notes
+    -----
+    The marker of `boundary` is the probability of the interior; that of `combined` is
+    its geometric mean with the distance: high only where both are.
+    """
+    import keras
+
+    ops = keras.ops
+    if settings.head in ("mask", "distance"):
+        return output
+    interior = output[..., 1:2]
+    foreground = interior + output[..., 2:3]
+    marker = interior
+    if settings.head == "combined":
+        marker = ops.sqrt(interior * output[..., 3:4])
+    return ops.concatenate([foreground, marker], axis=-1)
