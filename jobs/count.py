@@ -20,7 +20,7 @@ from nucleiseg.launching import count_by_hand
 def main() -> int:
     """Plan, count, merge; 1: some inputs failed, 2: it could not start."""
     parser = argparse.ArgumentParser(prog="python -m jobs.count")
-    parser.add_argument("model", type=Path)
+    parser.add_argument("model")
     parser.add_argument("run", type=Path)
     parser.add_argument("archives", nargs="+")
     parser.add_argument("--config", type=Path)

@@ -16,6 +16,7 @@ PACKAGE = Path(nucleiseg.__file__).parent
 LAYERS = {
     "errors": 0,
     "config": 1,
+    "box": 1,
     "runs": 1,
     "progress": 1,
     "provenance": 1,

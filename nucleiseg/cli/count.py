@@ -58,7 +58,7 @@ def _prepare(options: argparse.Namespace, config: Config) -> Prepared:
 def count_and_report(
     archives: Sequence[str],
     *,
-    model: Path,
+    model: str | Path | None,
     folder: Path,
     config: Config,
     workers: int | None,
@@ -73,6 +73,7 @@ def count_and_report(
     prepared = prepare(archives, model, config, folder=folder, workers=workers)
     # Before the log is opened in it.
     refuse_others(CountRun(folder), prepared.plan)
+    print(f"model     {prepared.model.title}")
     create_private(folder)
     with log_file(folder / "logs" / "count.log"):
         result = count(prepared, folder, workers=workers)
@@ -94,7 +95,7 @@ def _shorthands(options: argparse.Namespace) -> list[str]:
 
 def _print_plan(prepared: Prepared) -> None:
     plan, config = prepared.plan, prepared.config
-    print(f"model      {prepared.model.paths.root}")
+    print(f"model      {prepared.model.title}")
     print(f"weights    SHA-256 {prepared.model.weights_sha256}")
     print(
         f"counting   {config.instances.method} above {config.instances.threshold}, "

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from nucleiseg import __version__
+from nucleiseg.box import DEFAULT_MODEL
 from nucleiseg.cli.exit_status import COULD_NOT_START
 
 _EPILOG = """\
@@ -205,6 +206,13 @@ def _add_train(commands: "_Commands[_Parser]") -> None:
         "--run", type=Path, metavar="DIR", help="run directory; DIR/model is the model"
     )
     parser.add_argument(
+        "--from",
+        dest="start_from",
+        metavar="BUNDLE",
+        help="begin with the weights of a model bundle or of a model in the box "
+        f"({DEFAULT_MODEL}), whose network and normalisation are taken, too",
+    )
+    parser.add_argument(
         "--dry-run",
         action="store_true",
         help="print network and split, with --cluster what sbatch would get; train "
@@ -227,7 +235,10 @@ def _add_count(commands: "_Commands[_Parser]") -> None:
         help="npz or HDF5; the key may be a glob, as in plate7.h5:/wells/*/images",
     )
     parser.add_argument(
-        "--model", type=Path, required=True, metavar="BUNDLE", help="model bundle"
+        "--model",
+        metavar="BUNDLE",
+        help=f"model bundle, or the name of a model in the box (default: "
+        f"{DEFAULT_MODEL})",
     )
     parser.add_argument(
         "--run", type=Path, metavar="DIR", help="run directory for table and parts"

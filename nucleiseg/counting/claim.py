@@ -57,7 +57,7 @@ def claim(run: CountRun, plan: Plan, config: Config, model: BundleInfo) -> None:
     }
     if run.manifest.exists():
         manifest = read_json(run.manifest)
-    write_json(run.manifest, {**manifest, "model": str(model.paths.root)})
+    write_json(run.manifest, {**manifest, "model": model.reference})
     run.jobs.cancelled.unlink(missing_ok=True)
 
 

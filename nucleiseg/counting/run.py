@@ -57,7 +57,7 @@ class CountResult:
 
 def prepare(
     inputs: Sequence[str],
-    model: Path,
+    model: str | Path | None,
     config: Config,
     *,
     folder: Path | None = None,
@@ -69,8 +69,8 @@ def prepare(
     ----------
     inputs : sequence of str
         Each `ARCHIVE` or `ARCHIVE:KEY`.
-    model : Path
-        The model bundle.
+    model : str, Path or None
+        The model bundle; see :func:`nucleiseg.bundle.read_bundle`.
     config : Config
     folder : Path, optional
         The run directory. If a run was planned in it before, its size of shards is
@@ -85,7 +85,7 @@ def prepare(
         The model cannot be used, no input can be read, or the table's format does
         not fit the inputs.
     """
-    bundle = read_bundle(model.absolute())
+    bundle = read_bundle(model)
     resolved = _resolve_index(resolve_for_counting(config, bundle))
     n_workers, device = expect_workers(workers, device=config.inference.device)
     plan = make_plan(
@@ -136,7 +136,7 @@ def reopen(run: CountRun) -> Prepared:
         It is no count run's directory, or its model is gone.
     """
     plan = read_plan(run.plan)
-    model = Path(read_json(run.manifest)["model"])
+    model = read_json(run.manifest)["model"]
     return Prepared(plan, load_config(run.config), read_bundle(model))
 
 

@@ -72,7 +72,7 @@ class Engine:
         self._instances = InstancesConfig.model_validate(
             self.plan.settings["instances"]
         )
-        model = read_bundle(Path(read_json(run.manifest)["model"]))
+        model = read_bundle(read_json(run.manifest)["model"])
         if model.identity != self.plan.settings["model"]:
             raise BundleError(
                 f"model bundle {model.paths.root} has changed since run {run.root} was "

@@ -30,7 +30,7 @@ _POLL_S = 2.0
 
 
 def count_by_hand(
-    inputs: Sequence[str], model: Path, config: Config, folder: Path
+    inputs: Sequence[str], model: str | Path | None, config: Config, folder: Path
 ) -> NoReturn:
     """Do the part of this job, an element of an array, in a count.
 
