@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,13 @@ from nucleiseg.config import (
     PreprocessConfig,
 )
 from nucleiseg.errors import BundleError, NucleisegError
-from nucleiseg.runs import Bundle, read_json, write_json
+from nucleiseg.runs import (
+    Bundle,
+    atomic_path,
+    create_private,
+    read_json,
+    write_json,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -177,6 +184,49 @@ def _find(folder: Path) -> Bundle:
                 "whole folder again or train anew"
             )
     return bundle
+
+
+def write_tuned(
+    info: BundleInfo,
+    instances: InstancesConfig,
+    tuning: dict[str, Any],
+    *,
+    out: Path | None = None,
+) -> BundleInfo:
+    """Store other thresholds, in a bundle itself or in a copy of it.
+
+    Parameters
+    ----------
+    info : BundleInfo
+    instances : InstancesConfig
+    tuning : dict
+        How they were chosen, for people to read.
+    out : Path, optional
+        Folder of the copy, new or empty.
+
+    Raises
+    ------
+    BundleError
+        The bundle is one in the box, or the folder holds something.
+    """
+    if out is None and name_model(info.paths.root) is not None:
+        raise BundleError(
+            f"{info.paths.root.name} is a model in the box, which stays as it is; name "
+            "a folder for a copy with the new thresholds (--out)"
+        )
+    target = info.paths if out is None else Bundle(out.absolute())
+    if out is not None:
+        if target.root.exists() and any(target.root.iterdir()):
+            raise BundleError(f"{out} holds something already; name another folder")
+        create_private(target.root)
+        with atomic_path(target.weights) as temporary:
+            shutil.copyfile(info.paths.weights, temporary)
+    values = read_json(info.paths.info)
+    values.update(instances=instances.model_dump(mode="json"), tuning=tuning)
+    if out is not None:
+        values.pop("card", None)
+    write_json(target.info, values)
+    return read_bundle(target.root)
 
 
 def file_sha256(path: Path) -> str:

@@ -43,6 +43,7 @@ LAYERS = {
     "counting": 7,
     "doctor": 8,
     "launching": 8,
+    "tuning": 8,
     "monitoring": 8,
     "cli": 9,
     "__main__": 10,

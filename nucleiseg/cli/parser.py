@@ -43,6 +43,7 @@ def make_parser() -> argparse.ArgumentParser:
     _add_sample(commands)
     _add_inspect(commands)
     _add_train(commands)
+    _add_tune(commands)
     _add_count(commands)
     _add_status(commands)
     _add_cancel(commands)
@@ -219,6 +220,38 @@ def _add_train(commands: "_Commands[_Parser]") -> None:
         "and write nothing",
     )
     _add_cluster(parser)
+    _add_settings(parser)
+
+
+def _add_tune(commands: "_Commands[_Parser]") -> None:
+    parser = _add_command(
+        commands,
+        "tune",
+        "choose a model's thresholds on labelled images, for AP and count together",
+    )
+    parser.add_argument("model", metavar="BUNDLE", help="model bundle, or its name")
+    parser.add_argument(
+        "--images",
+        nargs="+",
+        required=True,
+        metavar="ARCHIVE[:KEY]",
+        help="images, as for count",
+    )
+    parser.add_argument(
+        "--labels",
+        required=True,
+        metavar="ARCHIVE[:KEY]",
+        help="their label images, in the same order",
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="write a copy of the bundle instead of changing it",
+    )
+    parser.add_argument(
+        "--config", type=Path, metavar="FILE", help="YAML file with settings"
+    )
     _add_settings(parser)
 
 
