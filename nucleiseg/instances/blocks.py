@@ -135,6 +135,45 @@ def summarise_block(
     ValueError
         "not finite": a probability is; or the block does not fit the image.
     """
+    return _label(image_part, maps_part, core, image_shape, settings, limit)[0]
+
+
+def label_block(
+    image_part: NDArray[Any],
+    maps_part: NDArray[np.float32],
+    core: Core,
+    image_shape: tuple[int, int],
+    settings: InstancesConfig,
+    *,
+    limit: float | None,
+) -> tuple[BlockSummary, NDArray[np.int32]]:
+    """Label one block of an image, and keep the labels beside the summary.
+
+    Parameters and exceptions are those of :func:`summarise_block`.
+
+    Returns
+    -------
+    summary : BlockSummary
+    labels : (h, w) int32 ndarray
+        0 = background and finished nuclei that are too small, 1…k = the other
+        finished ones, k + 1…k + n = open ones, as their summary numbers them;
+        :func:`number_blocks` has their numbers in the image.
+    """
+    summary, labels, numbers = _label(
+        image_part, maps_part, core, image_shape, settings, limit
+    )
+    return summary, numbers.take(labels)
+
+
+def _label(
+    image_part: NDArray[Any],
+    maps_part: NDArray[np.float32],
+    core: Core,
+    image_shape: tuple[int, int],
+    settings: InstancesConfig,
+    limit: float | None,
+) -> tuple[BlockSummary, NDArray[np.int32], NDArray[np.int32]]:
+    """Summarise a block; with it, its components and their labels in the end."""
     probability_part, _ = split_maps(maps_part)
     _check(image_part, probability_part, core, image_shape, limit)
     rows, columns = core
@@ -163,10 +202,10 @@ def summarise_block(
         border_count=int(np.count_nonzero(at_border & keep)),
         probability_sum=int(sums[keep].sum()),
     )
-    numbers = np.zeros(n_labels, dtype=np.int32)
-    numbers[is_open] = np.arange(1, np.count_nonzero(is_open) + 1)
+    openings = np.zeros(n_labels, dtype=np.int32)
+    openings[is_open] = np.arange(1, np.count_nonzero(is_open) + 1)
     nothing = np.zeros(0, dtype=np.int32)
-    return BlockSummary(
+    summary = BlockSummary(
         probability_part.shape,
         settings.threshold,
         settings.min_area_px,
@@ -176,10 +215,13 @@ def summarise_block(
         sums[is_open],
         at_border[is_open],
         *(
-            numbers[side] if is_inner else nothing
+            openings[side] if is_inner else nothing
             for side, is_inner in zip(sides, inner, strict=True)
         ),
     )
+    numbers = openings + finished.count * is_open.astype(np.int32)
+    numbers[keep] = np.arange(1, finished.count + 1)
+    return summary, labels, numbers
 
 
 def _find_touching(

@@ -1,4 +1,4 @@
-"""From the blocks of an image to its summary: each nucleus on a seam counted once."""
+"""From the blocks of an image to all of it: each nucleus on a seam is one."""
 
 from collections.abc import Sequence
 
@@ -41,12 +41,7 @@ def join_blocks(
     ValueError
         The blocks are no such grid, or were labelled with other settings.
     """
-    grid = _arrange(parts, image_shape, settings)
-    blocks = [block for row in grid for block in row]
-    offsets = np.cumsum([0, *(block.n_open for block in blocks)])
-    pairs = _find_pairs(grid, offsets)
-    roots = find_roots(int(offsets[-1]), pairs[0], pairs[1])
-
+    blocks, _, roots = _join(parts, image_shape, settings)
     tally = sum((block.finished for block in blocks), Tally())
     tally += _tally_open(blocks, roots, settings.min_area_px)
     return tally.summarise(
@@ -55,15 +50,81 @@ def join_blocks(
     )
 
 
+def number_blocks(
+    parts: Sequence[tuple[Core, BlockSummary]],
+    image_shape: tuple[int, int],
+    settings: InstancesConfig,
+) -> list[NDArray[np.uint32]]:
+    """Give the nuclei of one image numbers that hold for all of its blocks.
+
+    Parameters and exceptions are those of :func:`join_blocks`.
+
+    Returns
+    -------
+    list of (k + n + 1,) uint32 ndarray
+        For each block, in the order of `parts`, the number in the image of each label
+        of :func:`label_block`: 0 where a nucleus is too small, else 1…count without
+        gaps. Block by block, row by row, its k finished nuclei come first, then those
+        of its n open ones that are in no block before.
+    """
+    blocks, offsets, roots = _join(parts, image_shape, settings)
+    _, keep = _measure_open(blocks, roots, settings.min_area_px)
+    n_finished = np.cumsum([0, *(block.finished.count for block in blocks)])
+    n_kept = np.concatenate([[0], np.cumsum(keep)])
+    # A nucleus' root is its part in the first block that has any of it.
+    of_roots = np.where(keep, n_kept[1:], 0)
+    numbers = []
+    for place, block in enumerate(blocks):
+        start, stop = offsets[place], offsets[place + 1]
+        its_first = n_finished[place] + n_kept[start]
+        of_roots[start:stop] += n_finished[place + 1] * keep[start:stop]
+        finished = np.arange(1, block.finished.count + 1) + its_first
+        openings = of_roots[roots[start:stop]]
+        numbers.append(np.concatenate([[0], finished, openings]).astype(np.uint32))
+    corners = [(rows.start, columns.start) for (rows, columns), _ in parts]
+    places = {corner: place for place, corner in enumerate(sorted(corners))}
+    return [numbers[places[corner]] for corner in corners]
+
+
+def _join(
+    parts: Sequence[tuple[Core, BlockSummary]],
+    image_shape: tuple[int, int],
+    settings: InstancesConfig,
+) -> tuple[list[BlockSummary], NDArray[np.int64], NDArray[np.int64]]:
+    """Find what belongs together.
+
+    Returns
+    -------
+    blocks : list of BlockSummary
+        Row by row.
+    offsets : (B + 1,) int64 ndarray
+        Before each block, the open nuclei of all blocks before it.
+    roots : (n,) int64 ndarray
+        The first open nucleus that each of them hangs together with.
+    """
+    grid = _arrange(parts, image_shape, settings)
+    blocks = [block for row in grid for block in row]
+    offsets = np.cumsum([0, *(block.n_open for block in blocks)])
+    pairs = _find_pairs(grid, offsets)
+    return blocks, offsets, find_roots(int(offsets[-1]), pairs[0], pairs[1])
+
+
+def _measure_open(
+    blocks: list[BlockSummary], roots: NDArray[np.int64], min_area_px: int
+) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Area of each root's nucleus, and whether it is a root and large enough, (n,)."""
+    areas = np.zeros(len(roots), dtype=np.int64)
+    np.add.at(areas, roots, np.concatenate([block.areas for block in blocks]))
+    return areas, (roots == np.arange(len(roots))) & (areas >= min_area_px)
+
+
 def _tally_open(
     blocks: list[BlockSummary], roots: NDArray[np.int64], min_area_px: int
 ) -> Tally:
-    areas = np.zeros(len(roots), dtype=np.int64)
-    np.add.at(areas, roots, np.concatenate([block.areas for block in blocks]))
+    areas, keep = _measure_open(blocks, roots, min_area_px)
     at_border = np.zeros(len(roots), dtype=np.bool_)
     at_border[roots[np.concatenate([block.at_border for block in blocks])]] = True
     sums = np.concatenate([block.probability_sums for block in blocks])
-    keep = (roots == np.arange(len(roots))) & (areas >= min_area_px)
     return Tally(
         count=int(np.count_nonzero(keep)),
         n_foreground=int(areas[keep].sum()),
