@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from nucleiseg.config import InstancesConfig
 from nucleiseg.instances.counting import find_foreground
-from nucleiseg.instances.labelling import label_mask, measure_areas
+from nucleiseg.instances.labelling import find_nuclei, measure_areas
 from nucleiseg.instances.maps import split_maps
 from nucleiseg.instances.saturation import count_saturated
 from nucleiseg.instances.storage import pack, unpack
@@ -173,8 +173,8 @@ def _label(
     settings: InstancesConfig,
     limit: float | None,
 ) -> tuple[BlockSummary, NDArray[np.int32], NDArray[np.int32]]:
-    """Summarise a block; with it, its components and their labels in the end."""
-    probability_part, _ = split_maps(maps_part)
+    """Summarise a block; with it, its nuclei and their labels in the end."""
+    probability_part, marker = split_maps(maps_part)
     _check(image_part, probability_part, core, image_shape, limit)
     rows, columns = core
     # Top, bottom, left, right: whether another block lies beyond.
@@ -184,10 +184,11 @@ def _label(
         columns.start > 0,
         columns.stop < image_shape[1],
     )
-    mask = find_foreground(probability_part, settings)
+    mask = find_foreground(probability_part, marker, settings)
     if mask is None:
         mask = np.zeros(probability_part.shape, dtype=np.bool_)
-    n_labels, labels = label_mask(mask)
+    nuclei = find_nuclei(mask, marker, settings)
+    n_labels, labels = nuclei.n_labels, nuclei.labels
     sides = (labels[0], labels[-1], labels[:, 0], labels[:, -1])
     is_open = _find_touching(sides, inner, n_labels)
     at_border = _find_touching(sides, [not is_inner for is_inner in inner], n_labels)

@@ -6,7 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nucleiseg.config import InstancesConfig
+from nucleiseg.instances.counting import find_foreground
 from nucleiseg.instances.labelling import label_nuclei
+from nucleiseg.instances.maps import split_maps
 from nucleiseg.instances.summary import ImageSummary, summarise
 
 
@@ -22,6 +24,7 @@ def segment_nuclei(
     maps : (H, W, C) float32 ndarray, in [0, 1]
         The network's output: foreground probability, and marker map where C = 2.
     settings : InstancesConfig
+        Method, thresholds and smallest area.
 
     Returns
     -------
@@ -33,9 +36,14 @@ def segment_nuclei(
     Raises
     ------
     ValueError
-        "not finite": a map has NaN or an infinite value.
+        "not finite": a probability is NaN or infinite; the caller knows which image.
+    ConfigError
+        The method is `watershed`, and there is no marker map.
     """
-    if not np.isfinite(maps.max()):
-        raise ValueError("not finite")
-    labels = label_nuclei(maps, settings)
+    foreground, marker = split_maps(maps)
+    if find_foreground(foreground, marker, settings) is None:
+        # Without any, at next to no cost.
+        labels = np.zeros(foreground.shape, dtype=np.int32)
+    else:
+        labels = label_nuclei(maps, settings)
     return labels, summarise(image, maps, labels)
