@@ -21,6 +21,7 @@ from nucleiseg.instances import (
     summarise_block,
 )
 from tests.test_instances_blocks import cut, noise, thin_maps
+from tests.test_instances_seeds import noises
 
 
 def label_in_blocks(maps, rows, columns, settings, order=None):
@@ -71,6 +72,33 @@ class TestBlocks:
         again, _ = label_in_blocks(maps, rows, columns, settings)
         np.testing.assert_array_equal(found, again)
 
+    @examples(deadline=None, max_examples=100)
+    @given(noises, st.integers(0, 20), st.data())
+    def test_with_seeds(self, maps, min_area_px, data):
+        """As counted; but for the smallest area, the same pixels are nuclei."""
+        settings = InstancesConfig(min_area_px=min_area_px)
+        lines = [
+            cut(side, data.draw(st.lists(st.integers(0, side), max_size=5)))
+            for side in maps.shape[:2]
+        ]
+        found, count = label_in_blocks(maps, *lines, settings)
+        assert np.unique(found[found > 0]).tolist() == list(range(1, count + 1))
+        if min_area_px <= 1:
+            whole = label_nuclei(maps, settings)
+            assert count == whole.max()
+            np.testing.assert_array_equal(found > 0, whole > 0)
+        areas = np.bincount(found.ravel())[1:]
+        assert all(areas >= min_area_px)
+
+    def test_a_part_goes_to_the_nucleus_that_stands_for_it(self):
+        """One with a seed, though it lies in a later block."""
+        maps = np.zeros((4, 6, 2), np.float32)
+        maps[:, 1:5] = 0.9, 0.3
+        maps[3, 2:4, 1] = 0.9
+        found, count = label_in_blocks(maps, cut(4, [2]), cut(6, []), InstancesConfig())
+        assert count == 1
+        np.testing.assert_array_equal(found, maps[..., 0] > 0)
+
     def test_numbers_follow_the_blocks(self):
         rng = np.random.default_rng(5)
         field = ndimage.gaussian_filter(rng.random((200, 300), np.float32), 3)
@@ -78,6 +106,7 @@ class TestBlocks:
         lines = cut(200, [70, 130]), cut(300, [100, 110])
         found, count = label_in_blocks(maps, *lines, InstancesConfig())
         assert count > 30
+        # Of components the first open part stands for all of them.
         highest = 0
         for core in itertools.product(*lines):
             fresh = np.unique(found[core][found[core] > highest])
