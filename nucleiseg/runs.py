@@ -102,6 +102,10 @@ class CountRun:
         """Folder of the pictures."""
         return self.root / "pictures"
 
+    def labels(self, *, incomplete: bool = False) -> Path:
+        """Path of all label images; an incomplete file is called so."""
+        return self.root / ("labels.partial.h5" if incomplete else "labels.h5")
+
     def table(self, table_format: str, *, incomplete: bool = False) -> Path:
         """Path of the merged table in a format; an incomplete one is called so."""
         names = {

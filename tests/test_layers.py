@@ -25,6 +25,7 @@ LAYERS = {
     "augmentation": 2,
     "tiling": 2,
     "instances": 2,
+    "labels": 2,
     "metrics": 2,
     "synthetic": 2,
     "attempts": 2,
@@ -330,7 +331,7 @@ class TestLoaded:
         assert find_heavy_modules(f"import {', '.join(modules)}") == ("", [])
 
     @pytest.mark.parametrize(
-        "command", [[], ["evaluate"], ["count"], ["train"], ["status"]]
+        "command", [[], ["evaluate"], ["count"], ["segment"], ["train"], ["status"]]
     )
     def test_help_loads_nothing_heavy(self, command):
         output, loaded = find_heavy_modules(run_command(*command, "--help"))

@@ -45,6 +45,7 @@ def make_parser() -> argparse.ArgumentParser:
     _add_train(commands)
     _add_tune(commands)
     _add_count(commands)
+    _add_segment(commands)
     _add_status(commands)
     _add_cancel(commands)
     _add_retry(commands)
@@ -261,6 +262,19 @@ def _add_count(commands: "_Commands[_Parser]") -> None:
         "count",
         "count the nuclei in archives; the same command again computes what is missing",
     )
+    _add_counting(parser)
+
+
+def _add_segment(commands: "_Commands[_Parser]") -> None:
+    parser = _add_command(
+        commands,
+        "segment",
+        "count as count does, and write label images of all nuclei into DIR/labels.h5",
+    )
+    _add_counting(parser)
+
+
+def _add_counting(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "archives",
         nargs="+",

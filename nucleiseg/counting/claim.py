@@ -79,6 +79,7 @@ def refuse_others(run: CountRun, plan: Plan) -> None:
         return
     ours = [run.config, run.manifest, run.compute]
     ours += [run.table(name) for name in ("csv", "parquet", "notebook")]
+    ours.append(run.labels())
     there = [path.name for path in ours if path.exists()]
     if (result := _find_results(run)) is not None:
         there.append(result.name)
@@ -90,10 +91,12 @@ def refuse_others(run: CountRun, plan: Plan) -> None:
 
 
 def _find_results(run: CountRun) -> Path | None:
-    """Find any file with rows, whole shards or parts of one."""
+    """Find any file with rows, whole shards or parts of one, or with label images."""
     results = itertools.chain(
         run.parts.glob("[!.]*"),
         # A shard that is done in part has its rows elsewhere until it is whole.
         run.attempts.glob("[0-9]*/rows-*.parquet"),
+        # Of another plan they would stay beside its table.
+        run.root.glob(run.labels().name),
     )
     return next(results, None)

@@ -18,6 +18,7 @@ from nucleiseg.cluster import (
 from nucleiseg.config import Config, load_config
 from nucleiseg.counting.claim import claim
 from nucleiseg.counting.journal import Journal
+from nucleiseg.counting.label_names import check_labels
 from nucleiseg.counting.pictures import choose_pictures
 from nucleiseg.errors import IncompleteError, NucleisegError, RunError
 from nucleiseg.inference import ShardResult, read_compute
@@ -62,6 +63,7 @@ def prepare(
     *,
     folder: Path | None = None,
     workers: int | None = None,
+    labels: bool = False,
 ) -> Prepared:
     """Check model, configuration and archives, and plan; write nothing.
 
@@ -78,12 +80,14 @@ def prepare(
     workers : int, optional
         Workers that are expected, for the size of shards; None: as many as
         :func:`count` would start here.
+    labels : bool
+        Whether label images are made, too.
 
     Raises
     ------
     BundleError, RunError
-        The model cannot be used, no input can be read, or the table's format does
-        not fit the inputs.
+        The model cannot be used, no input can be read, or the table's format or one
+        file of label images does not fit the inputs.
     """
     bundle = read_bundle(model)
     resolved = _resolve_index(resolve_for_counting(config, bundle))
@@ -94,7 +98,8 @@ def prepare(
         bundle,
         n_workers=n_workers,
         device=device,
-        shard_pixels=_find_shard_pixels(folder),
+        shard_pixels=_find_shard_pixels(folder, labels=labels),
+        labels=labels,
     )
     reasons = [
         f"{plan.archives[entry.archive].path}"
@@ -106,6 +111,7 @@ def prepare(
         raise RunError(f"nothing to count: {'; '.join(reasons) or empty}")
     if resolved.table.format == "notebook":
         check_notebook_format(plan)
+    check_labels(plan)
     for reason in reasons:
         logger.warning("%s", reason)
     return Prepared(plan, resolved, bundle)
@@ -120,11 +126,12 @@ def _resolve_index(config: Config) -> Config:
     return config.model_copy(update={"shards": shards})
 
 
-def _find_shard_pixels(folder: Path | None) -> int | None:
-    """Find the size of shards that a run was planned with before."""
+def _find_shard_pixels(folder: Path | None, *, labels: bool) -> int | None:
+    """Find the size of shards that a run like this was planned with before."""
     if folder is None or not CountRun(folder).plan.exists():
         return None
-    return read_plan(CountRun(folder).plan).shard_pixels
+    before = read_plan(CountRun(folder).plan)
+    return before.shard_pixels if before.has_labels == labels else None
 
 
 def reopen(run: CountRun) -> Prepared:

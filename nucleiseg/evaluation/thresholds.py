@@ -77,9 +77,7 @@ def measure_found(
     ious = np.zeros(len(overlaps.predicted_areas))
     ious[overlaps.matched_predicted] = overlaps.matched_iou
     sizes = overlaps.predicted_areas if areas is None else areas
-    return Found(
-        sizes[there], ious[there], int(np.count_nonzero(overlaps.true_areas))
-    )
+    return Found(sizes[there], ious[there], int(np.count_nonzero(overlaps.true_areas)))
 
 
 class Table:

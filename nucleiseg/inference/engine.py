@@ -83,7 +83,11 @@ class Engine:
             run, self.plan, self.config, model, n_threads=n_threads
         )
         self._stream = Stream(
-            self._network, model.preprocess, self._instances, n_threads=n_threads
+            self._network,
+            model.preprocess,
+            self._instances,
+            n_threads=n_threads,
+            labels=self.plan.has_labels,
         )
         self._sources = Sources(run, self.plan, self.config, n_threads=n_threads)
         self._attempts = Attempts(run)
@@ -128,12 +132,13 @@ class Engine:
         times = StageTimes(n_images=shard.n_new_images)
         with times.running():
             summary: BlockSummary | None = None
+            labels: bytes | None = None
             reason = self._attempts.history(number).verdict(shard.start)
             if reason is None:
                 whole = (shard.start, shard.stop)
                 with self._attempts.attempt(number, whole, worker=self._worker):
                     try:
-                        summary = self._summarise(shard)
+                        summary, labels = self._summarise(shard)
                     except ArchiveError as error:
                         reason = error.reason
             self._note_failures(number, int(reason is not None))
@@ -144,6 +149,7 @@ class Engine:
                 None if summary is None else summary.to_bytes(),
                 reason,
                 compute=self.compute.identity,
+                labels=labels,
             )
             self._attempts.clear(number)
         n_failed = int(reason is not None and shard.is_first_block)
@@ -151,12 +157,19 @@ class Engine:
             number, shard.n_new_images, n_failed, times.wall_s, False, times
         )
 
-    def _summarise(self, shard: Entry) -> BlockSummary:
+    def _summarise(self, shard: Entry) -> tuple[BlockSummary, bytes | None]:
         reader = self._sources.open(shard)
         archive = self.plan.archives[shard.archive]
         facts = find_facts(self.run, archive, shard, reader, self._preprocess)
         try:
-            return summarise_shard(self._network, reader, shard, facts, self._instances)
+            return summarise_shard(
+                self._network,
+                reader,
+                shard,
+                facts,
+                self._instances,
+                labels=self.plan.has_labels,
+            )
         except ValueError as error:
             if str(error) != "not finite":
                 raise

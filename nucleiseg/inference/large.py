@@ -14,7 +14,13 @@ from nucleiseg.config import InstancesConfig, PreprocessConfig
 from nucleiseg.errors import ArchiveError
 from nucleiseg.inference.network import TiledNetwork
 from nucleiseg.inference.pieces import Piece
-from nucleiseg.instances import BlockSummary, saturation_limit, summarise_block
+from nucleiseg.instances import (
+    BlockSummary,
+    label_block,
+    saturation_limit,
+    summarise_block,
+)
+from nucleiseg.labels import encode
 from nucleiseg.preprocess import Range, RangeFinder, scale
 from nucleiseg.runs import CountRun, create_private, publish_json, read_json
 from nucleiseg.shards import ArchiveRef, Entry
@@ -108,8 +114,16 @@ def summarise_shard(
     shard: Entry,
     facts: ImageFacts,
     settings: InstancesConfig,
-) -> BlockSummary:
+    *,
+    labels: bool = False,
+) -> tuple[BlockSummary, bytes | None]:
     """Predict a block of an image and label it.
+
+    Returns
+    -------
+    summary : BlockSummary
+    labels : bytes or None
+        Its packed label image, where asked for and it has any nucleus.
 
     Raises
     ------
@@ -131,14 +145,11 @@ def summarise_shard(
         slice(side.start - start.start, side.stop - start.start)
         for side, start in zip(block.core, block.region, strict=True)
     )
-    return summarise_block(
-        pixels[core],
-        maps,
-        block.core,
-        shard.image_shape,
-        settings,
-        limit=facts.limit,
-    )
+    arguments = (pixels[core], maps, block.core, shard.image_shape, settings)
+    if not labels:
+        return summarise_block(*arguments, limit=facts.limit), None
+    summary, label_image = label_block(*arguments, limit=facts.limit)
+    return summary, encode(label_image)
 
 
 def _predict(

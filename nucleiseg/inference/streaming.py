@@ -19,7 +19,8 @@ from nucleiseg.inference.network import TiledNetwork
 from nucleiseg.inference.pieces import Piece, divide, join, prepare, read_piece
 from nucleiseg.inference.pipeline import map_ordered
 from nucleiseg.inference.times import StageTimes
-from nucleiseg.instances import count_nuclei
+from nucleiseg.instances import count_nuclei, segment_nuclei
+from nucleiseg.labels import encode
 from nucleiseg.shards import Entry
 from nucleiseg.tables import ImageRow
 from nucleiseg.tiling import Tiling
@@ -35,6 +36,8 @@ class Stream:
     instances : InstancesConfig
     n_threads : int
         Threads of each stage but reading.
+    labels : bool
+        Whether rows hold the label images, too.
     """
 
     def __init__(
@@ -44,11 +47,13 @@ class Stream:
         instances: InstancesConfig,
         *,
         n_threads: int,
+        labels: bool = False,
     ) -> None:
         self._network = network
         self._preprocess = preprocess
         self._instances = instances
         self._n_threads = n_threads
+        self._has_labels = labels
 
     def count(
         self, shard: Entry, reader: Reader, times: StageTimes
@@ -115,10 +120,15 @@ class Stream:
     def _count_image(
         self, index: int, pixels: NDArray[Any], maps: NDArray[np.float32]
     ) -> ImageRow:
+        labels = None
         try:
-            summary = count_nuclei(pixels, maps, self._instances)
+            if self._has_labels:
+                label_image, summary = segment_nuclei(pixels, maps, self._instances)
+                labels = encode(label_image)
+            else:
+                summary = count_nuclei(pixels, maps, self._instances)
         except ValueError:
             if np.isfinite(maps.max()):
                 raise
             return ImageRow(index, None, self._network.not_finite)
-        return ImageRow(index, summary)
+        return ImageRow(index, summary, labels=labels)

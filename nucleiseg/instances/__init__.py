@@ -2,14 +2,16 @@
 
 :func:`count_nuclei` does it for one image; an image larger than memory is done in
 blocks by :func:`summarise_block`, and :func:`join_blocks` counts the nuclei on their
-seams once. :func:`label_nuclei` makes the label image, for pictures.
+seams once. :func:`label_nuclei` makes the label image; of blocks :func:`label_block`
+does, and :func:`number_blocks` says which labels are one nucleus.
 """
 
-from nucleiseg.instances.blocks import BlockSummary, summarise_block
+from nucleiseg.instances.blocks import BlockSummary, label_block, summarise_block
 from nucleiseg.instances.counting import count_nuclei
-from nucleiseg.instances.joining import join_blocks
+from nucleiseg.instances.joining import join_blocks, number_blocks
 from nucleiseg.instances.labelling import label_nuclei
 from nucleiseg.instances.saturation import saturation_limit
+from nucleiseg.instances.segmenting import segment_nuclei
 from nucleiseg.instances.summary import ImageSummary, summarise
 
 __all__ = [
@@ -17,8 +19,11 @@ __all__ = [
     "ImageSummary",
     "count_nuclei",
     "join_blocks",
+    "label_block",
     "label_nuclei",
+    "number_blocks",
     "saturation_limit",
+    "segment_nuclei",
     "summarise",
     "summarise_block",
 ]

@@ -118,7 +118,7 @@ def _climb(field: _Field) -> Indices:
         keys <<= _DIRECTION_BITS
         keys |= direction
         np.maximum(highest, keys, out=highest)
-    targets = field.pixels + field.offsets[highest & _DIRECTIONS]
+    targets: Indices = field.pixels + field.offsets[highest & _DIRECTIONS]
     highest >>= _DIRECTION_BITS
     own = bits[field.pixels]
     is_peak = highest < own

@@ -63,7 +63,9 @@ def predict_labelled(
     _check(shares, truths)
     engine = Engine(run, n_threads=available_cores())
     found: list[LabelledMaps] = []
-    with Progress(prepared.plan.n_images, label="predicting", unit="images") as progress:
+    with Progress(
+        prepared.plan.n_images, label="predicting", unit="images"
+    ) as progress:
         for share, truth in zip(shares, truths, strict=True):
             for index, labels_of_image in enumerate(_read_labels(truth)):
                 path = folder / f"{len(found):06d}.npy"

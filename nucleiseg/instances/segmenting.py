@@ -1,0 +1,49 @@
+"""Counting the nuclei of one image, and keeping its label image."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nucleiseg.config import InstancesConfig
+from nucleiseg.instances.counting import find_foreground
+from nucleiseg.instances.labelling import label_nuclei
+from nucleiseg.instances.maps import split_maps
+from nucleiseg.instances.summary import ImageSummary, summarise
+
+
+def segment_nuclei(
+    image: NDArray[Any], maps: NDArray[np.float32], settings: InstancesConfig
+) -> tuple[NDArray[np.int32], ImageSummary]:
+    """Label the nuclei of an image, and say what :func:`count_nuclei` says of it.
+
+    Parameters
+    ----------
+    image : (H, W) ndarray
+        As stored, before normalisation.
+    maps : (H, W, C) float32 ndarray, in [0, 1]
+        The network's output: foreground probability, and marker map where C = 2.
+    settings : InstancesConfig
+        Method, thresholds and smallest area.
+
+    Returns
+    -------
+    labels : (H, W) int32 ndarray
+        Of :func:`label_nuclei`.
+    summary : ImageSummary
+        Its count is the largest label.
+
+    Raises
+    ------
+    ValueError
+        "not finite": a probability is NaN or infinite; the caller knows which image.
+    ConfigError
+        The method is `watershed`, and there is no marker map.
+    """
+    foreground, marker = split_maps(maps)
+    if find_foreground(foreground, marker, settings) is None:
+        # Without any, at next to no cost.
+        labels = np.zeros(foreground.shape, dtype=np.int32)
+    else:
+        labels = label_nuclei(maps, settings)
+    return labels, summarise(image, maps, labels)
