@@ -10,10 +10,15 @@ from scipy import ndimage
 
 from nucleiseg.config import InstancesConfig
 from nucleiseg.errors import ConfigError
-from nucleiseg.instances import count_nuclei, label_nuclei, summarise
-from nucleiseg.instances.flooding import flood
+from nucleiseg.instances import count_nuclei, flooding, label_nuclei, summarise
 
 EIGHT = np.ones((3, 3))
+
+
+def flood(heights, mask, seeds):
+    labels = seeds.copy()
+    flooding.flood(heights, mask, labels)
+    return labels
 
 
 def find_forest(heights, mask, seeds):

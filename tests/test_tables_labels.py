@@ -11,10 +11,10 @@ import pytest
 from nucleiseg.config import InstancesConfig
 from nucleiseg.errors import RunError
 from nucleiseg.instances import (
-    label_block,
     label_nuclei,
     saturation_limit,
     segment_nuclei,
+    summarise_block,
 )
 from nucleiseg.labels import encode
 from nucleiseg.runs import CountRun
@@ -102,13 +102,15 @@ def write(run, plan, shard):
         image, maps = draw(shard, shard.start)
         core = shard.block.core
         is_failed = fails(shard, shard.start) and shard.block.top > 0
-        summary, labels = label_block(
+        labels = np.empty(image[core].shape, np.int32)
+        summary = summarise_block(
             image[core],
             maps[core],
             core,
             LARGE,
             SETTINGS,
             limit=saturation_limit(image.dtype, 0),
+            out=labels,
         )
         write_block_partial(
             run,

@@ -14,12 +14,7 @@ from nucleiseg.config import InstancesConfig, PreprocessConfig
 from nucleiseg.errors import ArchiveError
 from nucleiseg.inference.network import TiledNetwork
 from nucleiseg.inference.pieces import Piece
-from nucleiseg.instances import (
-    BlockSummary,
-    label_block,
-    saturation_limit,
-    summarise_block,
-)
+from nucleiseg.instances import BlockSummary, saturation_limit, summarise_block
 from nucleiseg.labels import encode
 from nucleiseg.preprocess import Range, RangeFinder, scale
 from nucleiseg.runs import CountRun, create_private, publish_json, read_json
@@ -140,16 +135,23 @@ def summarise_shard(
     pixels = reader.read_region(
         shard.start, (rows.start, rows.stop), (columns.start, columns.stop)
     )
-    maps = _predict(network, block, scale(pixels, facts.value_range))
     core = tuple(
         slice(side.start - start.start, side.stop - start.start)
         for side, start in zip(block.core, block.region, strict=True)
     )
-    arguments = (pixels[core], maps, block.core, shard.image_shape, settings)
-    if not labels:
-        return summarise_block(*arguments, limit=facts.limit), None
-    summary, label_image = label_block(*arguments, limit=facts.limit)
-    return summary, encode(label_image)
+    out = None
+    if labels:
+        out = np.empty(pixels[core].shape, dtype=np.int32)
+    summary = summarise_block(
+        pixels[core],
+        _predict(network, block, scale(pixels, facts.value_range)),
+        block.core,
+        shard.image_shape,
+        settings,
+        limit=facts.limit,
+        out=out,
+    )
+    return summary, None if out is None else encode(out)
 
 
 def _predict(

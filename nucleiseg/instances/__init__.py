@@ -2,11 +2,11 @@
 
 :func:`count_nuclei` does it for one image; an image larger than memory is done in
 blocks by :func:`summarise_block`, and :func:`join_blocks` counts the nuclei on their
-seams once. :func:`label_nuclei` makes the label image; of blocks :func:`label_block`
-does, and :func:`number_blocks` says which labels are one nucleus.
+seams once. :func:`label_nuclei` makes the label image, :func:`segment_nuclei` both; of
+blocks :func:`summarise_block` does, and :func:`number_blocks` joins their labels.
 """
 
-from nucleiseg.instances.blocks import BlockSummary, label_block, summarise_block
+from nucleiseg.instances.blocks import BlockSummary, summarise_block
 from nucleiseg.instances.counting import count_nuclei
 from nucleiseg.instances.joining import join_blocks, number_blocks
 from nucleiseg.instances.labelling import label_nuclei
@@ -19,7 +19,6 @@ __all__ = [
     "ImageSummary",
     "count_nuclei",
     "join_blocks",
-    "label_block",
     "label_nuclei",
     "number_blocks",
     "saturation_limit",

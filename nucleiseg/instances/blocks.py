@@ -119,6 +119,7 @@ def summarise_block(
     settings: InstancesConfig,
     *,
     limit: float | None,
+    out: NDArray[np.int32] | None = None,
 ) -> BlockSummary:
     """Label one block of an image and keep what joining needs.
 
@@ -138,6 +139,10 @@ def summarise_block(
     limit : float or None
         Value of a saturated pixel, :func:`saturation_limit` of the whole image; may
         be None for integers.
+    out : (h, w) int32 ndarray, optional
+        Gets the block's label image: 0 = background and finished nuclei that are too
+        small, 1…k = the other finished ones, k + 1…k + n = the open ones, in the order
+        of the summary; :func:`number_blocks` has their numbers in the image.
 
     Returns
     -------
@@ -150,46 +155,9 @@ def summarise_block(
     ConfigError
         The method is `watershed`, and there is no marker map.
     """
-    return _label(image_part, maps_part, core, image_shape, settings, limit)[0]
-
-
-def label_block(
-    image_part: NDArray[Any],
-    maps_part: NDArray[np.float32],
-    core: Core,
-    image_shape: tuple[int, int],
-    settings: InstancesConfig,
-    *,
-    limit: float | None,
-) -> tuple[BlockSummary, NDArray[np.int32]]:
-    """Label one block of an image, and keep the labels beside the summary.
-
-    Parameters and exceptions are those of :func:`summarise_block`.
-
-    Returns
-    -------
-    summary : BlockSummary
-    labels : (h, w) int32 ndarray
-        0 = background and finished nuclei that are too small, 1…k = the other
-        finished ones, k + 1…k + n = open ones, as their summary numbers them;
-        :func:`number_blocks` has their numbers in the image.
-    """
-    summary, labels, numbers = _label(
-        image_part, maps_part, core, image_shape, settings, limit
-    )
-    return summary, numbers.take(labels)
-
-
-def _label(
-    image_part: NDArray[Any],
-    maps_part: NDArray[np.float32],
-    core: Core,
-    image_shape: tuple[int, int],
-    settings: InstancesConfig,
-    limit: float | None,
-) -> tuple[BlockSummary, NDArray[np.int32], NDArray[np.int32]]:
-    """Summarise a block; with it, its nuclei and their labels in the end."""
     probability_part, marker = split_maps(maps_part)
+    # Two maps were copied, and a block is large: the caller may have let go of them.
+    del maps_part
     _check(image_part, probability_part, core, image_shape, limit)
     rows, columns = core
     # Top, bottom, left, right: whether another block lies beyond.
@@ -223,7 +191,11 @@ def _label(
     seeds = nuclei.seeds
     seed_sides = (seeds[0], seeds[-1], seeds[:, 0], seeds[:, -1])
     nothing = np.zeros(0, dtype=np.int32)
-    summary = BlockSummary(
+    if out is not None:
+        numbers = openings + finished.count * is_open
+        numbers[keep] = np.arange(1, finished.count + 1)
+        np.take(numbers.astype(np.int32), labels, out=out, mode="clip")
+    return BlockSummary(
         probability_part.shape,
         settings.threshold,
         find_seed_threshold(marker is not None, settings),
@@ -239,9 +211,6 @@ def _label(
             for side, is_seed, is_inner in zip(sides, seed_sides, inner, strict=True)
         ),
     )
-    numbers = openings + finished.count * is_open.astype(np.int32)
-    numbers[keep] = np.arange(1, finished.count + 1)
-    return summary, labels, numbers
 
 
 def _find_touching(

@@ -32,9 +32,9 @@ _DIRECTIONS = 7
 
 
 def flood(
-    heights: NDArray[np.float32], mask: NDArray[np.bool_], seeds: NDArray[np.int32]
-) -> NDArray[np.int32]:
-    """Divide a mask among seeds.
+    heights: NDArray[np.float32], mask: NDArray[np.bool_], labels: NDArray[np.int32]
+) -> None:
+    """Divide a mask among seeds, in place.
 
     Parameters
     ----------
@@ -42,28 +42,22 @@ def flood(
         High in the middle of each nucleus; finite, what is below 0 is taken for 0.
     mask : (H, W) bool ndarray
         What is divided, connected through eight neighbours.
-    seeds : (H, W) int32 ndarray
-        Within the mask: number of the seed from 1 on, 0 elsewhere.
-
-    Returns
-    -------
-    (H, W) int32 ndarray
-        Number of each pixel's seed; 0 outside the mask, and where it is connected to
-        no seed. Where heights are equal, a pixel goes to the nearer seed, about.
+    labels : (H, W) int32 ndarray
+        Within the mask: number of the seed from 1 on, 0 elsewhere. Afterwards the
+        number of each pixel's seed; 0 stays what is connected to no seed. Where
+        heights are equal, a pixel goes to the nearer seed, about.
     """
-    flooded = np.zeros(mask.shape, dtype=np.int32)
     rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
     if not rows.size:
-        return flooded
+        return
     box = (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))
-    field = _Field.make(heights[box], mask[box], seeds[box])
+    field = _Field.make(heights[box], mask[box], labels[box])
     targets = _follow(field, _climb(field))
     field.labels[field.pixels] = field.labels[targets]
     is_left = field.labels[field.pixels] == 0
     if is_left.any():
         _join_basins(field, is_left, targets)
-    flooded[box] = field.labels.reshape(field.shape)[1:-1, 1:-1]
-    return flooded
+    labels[box] = field.labels.reshape(field.shape)[1:-1, 1:-1]
 
 
 @dataclass(frozen=True, eq=False)

@@ -73,7 +73,7 @@ def number_blocks(
     -------
     list of (k + n + 1,) uint32 ndarray
         For each block, in the order of `parts`, the number in the image of each label
-        of :func:`label_block`: 0 where a nucleus is too small, else 1…count without
+        of :func:`summarise_block`: 0 where a nucleus is too small, else 1…count without
         gaps. Block by block, row by row, its k finished nuclei come first, then those
         of its n open ones that stand for all of their nucleus.
     """

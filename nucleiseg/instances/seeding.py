@@ -96,13 +96,14 @@ def grow_seeds(
     rank = np.arange(n_seeds - 1) - np.searchsorted(sorted_owners, sorted_owners)
     numbers[1:][order] = firsts[sorted_owners] + rank
 
-    labels = firsts.astype(np.int32).take(components)
-    is_shared = (per_component > 1).take(components)
-    # Of components with one seed there is nothing to flood.
+    # In components with one seed there is nothing to flood.
     numbers[per_component[owners] <= 1] = 0
-    starts = np.zeros(mask.shape, dtype=np.int32)
-    starts.ravel()[places] = numbers[seed_labels.ravel()[places]]
-    flooded = flood(marker, is_shared, starts)
-    np.copyto(labels, flooded, where=is_shared)
+    labels = np.zeros(mask.shape, dtype=np.int32)
+    labels.ravel()[places] = numbers[seed_labels.ravel()[places]]
+    # A block of a large image is large: what is not needed is not kept.
+    del seed_labels, places
+    is_whole = (per_component <= 1).take(components)
+    flood(marker, ~is_whole, labels)
+    np.copyto(labels, firsts.astype(np.int32).take(components), where=is_whole)
     is_seeded = np.repeat(per_component > 0, n_nuclei)
     return Nuclei(len(is_seeded), labels, seeds, is_seeded)
