@@ -127,6 +127,8 @@ def print_result(result: CountResult, run: CountRun) -> None:
         f"{merged.n_images:,} images, {merged.n_nuclei:,} nuclei, "
         f"{merged.n_failed:,} failed"
     )
+    flagged = describe_flags(merged.n_counted, merged.n_flagged, merged.flags)
+    print(f"flagged   {flagged}")
     print(f"table     {run.root / merged.path.name}")
     if merged.labels is not None:
         print(f"labels    {run.root / merged.labels.name}")
@@ -137,3 +139,10 @@ def print_result(result: CountResult, run: CountRun) -> None:
     n_more = merged.n_failed - len(merged.failures)
     if n_more > 0:
         print(f"failed    and {n_more} more, see the table", file=sys.stderr)
+
+
+def describe_flags(n_counted: int, n_flagged: int, flags: dict[str, int]) -> str:
+    """Say how many images have flags, and which."""
+    share = f" ({100 * n_flagged / n_counted:.1f} %)" if n_flagged else ""
+    each = ", ".join(f"{name} {n_images:,}" for name, n_images in flags.items())
+    return f"{n_flagged:,} of {n_counted:,} images{share}{': ' * bool(each)}{each}"

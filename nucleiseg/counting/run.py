@@ -214,13 +214,29 @@ def merge_run(
 ) -> Merged:
     """Merge the partial tables of a run into its table; see :func:`tables.merge`."""
     is_begun = plan.shards and (run.compute.exists() or not incomplete)
-    return merge(
+    merged = merge(
         run,
         plan,
         table_format,
         compute=read_compute(run).identity if is_begun else None,
         incomplete=incomplete,
     )
+    if not incomplete:
+        _note_outcome(run, merged)
+    return merged
+
+
+def _note_outcome(run: CountRun, merged: Merged) -> None:
+    """Note in the manifest what the table holds, for `status`."""
+    outcome = {
+        "images": merged.n_images,
+        "failed": merged.n_failed,
+        "nuclei": merged.n_nuclei,
+        "counted": merged.n_counted,
+        "flagged": merged.n_flagged,
+        "flags": merged.flags,
+    }
+    write_json(run.manifest, {**read_json(run.manifest), "outcome": outcome})
 
 
 def compute(

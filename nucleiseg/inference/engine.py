@@ -88,6 +88,7 @@ class Engine:
             self._instances,
             n_threads=n_threads,
             labels=self.plan.has_labels,
+            calibration=self.plan.calibration,
         )
         self._sources = Sources(run, self.plan, self.config, n_threads=n_threads)
         self._attempts = Attempts(run)
@@ -169,6 +170,7 @@ class Engine:
                 facts,
                 self._instances,
                 labels=self.plan.has_labels,
+                calibration=self.plan.calibration,
             )
         except ValueError as error:
             if str(error) != "not finite":

@@ -21,6 +21,7 @@ from nucleiseg.inference.pipeline import map_ordered
 from nucleiseg.inference.times import StageTimes
 from nucleiseg.instances import count_nuclei, segment_nuclei
 from nucleiseg.labels import encode
+from nucleiseg.quality import Calibration
 from nucleiseg.shards import Entry
 from nucleiseg.tables import ImageRow
 from nucleiseg.tiling import Tiling
@@ -38,6 +39,8 @@ class Stream:
         Threads of each stage but reading.
     labels : bool
         Whether rows hold the label images, too.
+    calibration : Calibration or None
+        The model's.
     """
 
     def __init__(
@@ -48,12 +51,14 @@ class Stream:
         *,
         n_threads: int,
         labels: bool = False,
+        calibration: Calibration | None = None,
     ) -> None:
         self._network = network
         self._preprocess = preprocess
         self._instances = instances
         self._n_threads = n_threads
         self._has_labels = labels
+        self._calibration = calibration
 
     def count(
         self, shard: Entry, reader: Reader, times: StageTimes
@@ -123,10 +128,14 @@ class Stream:
         labels = None
         try:
             if self._has_labels:
-                label_image, summary = segment_nuclei(pixels, maps, self._instances)
+                label_image, summary = segment_nuclei(
+                    pixels, maps, self._instances, calibration=self._calibration
+                )
                 labels = encode(label_image)
             else:
-                summary = count_nuclei(pixels, maps, self._instances)
+                summary = count_nuclei(
+                    pixels, maps, self._instances, calibration=self._calibration
+                )
         except ValueError:
             if np.isfinite(maps.max()):
                 raise

@@ -11,6 +11,7 @@ from nucleiseg.instances.counting import count_nuclei
 from nucleiseg.instances.joining import join_blocks, number_blocks
 from nucleiseg.instances.labelling import label_nuclei
 from nucleiseg.instances.saturation import saturation_limit
+from nucleiseg.instances.scoring import score_nuclei
 from nucleiseg.instances.segmenting import segment_nuclei
 from nucleiseg.instances.summary import ImageSummary, summarise
 
@@ -22,6 +23,7 @@ __all__ = [
     "label_nuclei",
     "number_blocks",
     "saturation_limit",
+    "score_nuclei",
     "segment_nuclei",
     "summarise",
     "summarise_block",

@@ -10,10 +10,15 @@ from nucleiseg.instances.counting import find_foreground
 from nucleiseg.instances.labelling import label_nuclei
 from nucleiseg.instances.maps import split_maps
 from nucleiseg.instances.summary import ImageSummary, summarise
+from nucleiseg.quality import Calibration
 
 
 def segment_nuclei(
-    image: NDArray[Any], maps: NDArray[np.float32], settings: InstancesConfig
+    image: NDArray[Any],
+    maps: NDArray[np.float32],
+    settings: InstancesConfig,
+    *,
+    calibration: Calibration | None = None,
 ) -> tuple[NDArray[np.int32], ImageSummary]:
     """Label the nuclei of an image, and say what :func:`count_nuclei` says of it.
 
@@ -25,6 +30,8 @@ def segment_nuclei(
         The network's output: foreground probability, and marker map where C = 2.
     settings : InstancesConfig
         Method, thresholds and smallest area.
+    calibration : Calibration, optional
+        The model's.
 
     Returns
     -------
@@ -46,4 +53,4 @@ def segment_nuclei(
         labels = np.zeros(foreground.shape, dtype=np.int32)
     else:
         labels = label_nuclei(maps, settings)
-    return labels, summarise(image, maps, labels)
+    return labels, summarise(image, maps, labels, calibration=calibration)

@@ -52,6 +52,9 @@ class CountStatus:
     """Why the run ended before its time."""
     table: str | None
     """The table, where it is there and complete."""
+    outcome: dict[str, Any] | None
+    """What the table holds: images, failed, nuclei, counted, flagged, and the images
+    with each of the flags; None where it is not there."""
     labels: str | None
     """The file of label images, where they are made and it is complete."""
     stages: dict[str, Any] | None
@@ -116,6 +119,7 @@ def read_count_status(root: Path, *, now_s: float) -> CountStatus:
         troubled=_describe_troubled(run, plan, attempts, done),
         error=progress.get("error"),
         table=str(table) if table else None,
+        outcome=read_json(run.manifest).get("outcome") if table else None,
         labels=str(run.labels()) if table and plan.has_labels else None,
         stages=_find_stages(progress),
         passes=progress.get("passes") if is_moving else None,
