@@ -150,6 +150,7 @@ def read_bundle(model: str | Path | None) -> BundleInfo:
         AttributeError,
         TypeError,
         ValueError,
+        IndexError,
     ) as error:
         cause = " ".join(str(error).split())
         raise BundleError(
