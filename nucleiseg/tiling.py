@@ -101,7 +101,9 @@ class Block:
         top, left = (side.start for side in self.core)
         bottom, right = (core.stop for core in self.tiles[-1].core)
         channels = outputs[0].shape[2:]
-        joined = np.empty((bottom - top, right - left, *channels), dtype=np.float32)
+        # Each channel by itself in memory: who labels passes over it several times.
+        planes = np.empty((*channels, bottom - top, right - left), dtype=np.float32)
+        joined: NDArray[np.float32] = np.moveaxis(planes, (-2, -1), (0, 1))
         for tile, output in zip(self.tiles, outputs, strict=True):
             rows, columns = tile.core
             place = (
@@ -292,9 +294,9 @@ class Tiling:
         n_images = len(outputs) // n_tiles
         channels = outputs.shape[3:]
         by_image = outputs.reshape(n_images, n_tiles, *self.tile_shape, *channels)
-        joined: NDArray[np.float32] = np.empty(
-            (n_images, *self.padded_shape, *channels), dtype=np.float32
-        )
+        # As in a block, each channel of an image by itself in memory.
+        planes = np.empty((n_images, *channels, *self.padded_shape), dtype=np.float32)
+        joined: NDArray[np.float32] = np.moveaxis(planes, (-2, -1), (1, 2))
         for number, tile in enumerate(self.tiles):
             joined[:, *tile.core] = by_image[:, number, *tile.inside]
         return joined[:, :height, :width]

@@ -240,6 +240,17 @@ def test_channels_stay_beside_each_other(shape):
         )
 
 
+def test_each_channel_of_many_tiles_lies_by_itself_in_memory():
+    tiling = Tiling((320, 160), tile_px=128, context_px=16)
+    pairs = np.zeros((len(tiling.tiles), *tiling.tile_shape, 2), np.float32)
+    whole = tiling.join_stack(pairs)[0]
+    (block,) = tiling.blocks(10**6)
+    for maps in (whole, block.join(pairs)):
+        assert maps.shape == (320, 160, 2)
+        assert maps[..., 0].flags.c_contiguous
+        assert maps[..., 1].flags.c_contiguous
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     shape=st.tuples(st.integers(1, 400), st.integers(1, 400)),

@@ -137,6 +137,7 @@ def summarise_shard(
     pixels = reader.read_region(
         shard.start, (rows.start, rows.stop), (columns.start, columns.stop)
     )
+    maps = _predict(network, block, scale(pixels, facts.value_range))
     core = tuple(
         slice(side.start - start.start, side.stop - start.start)
         for side, start in zip(block.core, block.region, strict=True)
@@ -146,7 +147,7 @@ def summarise_shard(
         out = np.empty(pixels[core].shape, dtype=np.int32)
     summary = summarise_block(
         pixels[core],
-        _predict(network, block, scale(pixels, facts.value_range)),
+        maps,
         block.core,
         shard.image_shape,
         settings,

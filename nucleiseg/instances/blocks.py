@@ -168,8 +168,6 @@ def summarise_block(
         The method is `watershed`, and there is no marker map.
     """
     probability_part, marker = split_maps(maps_part)
-    # Two maps were copied, and a block is large: the caller may have let go of them.
-    del maps_part
     _check(image_part, probability_part, core, image_shape, limit)
     rows, columns = core
     # Top, bottom, left, right: whether another block lies beyond.

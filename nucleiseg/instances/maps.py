@@ -17,9 +17,9 @@ def split_maps(maps: NDArray[np.float32]) -> tuple[Plane, Plane | None]:
     Returns
     -------
     foreground : (H, W) float32 ndarray
-        A view where it is the only map. Of two, each is copied once, C-contiguous:
-        of 128x128 pixels that takes 16 µs, and each later pass over a plane is three
-        to six times as fast (largest value: 4 µs instead of 13).
+        A view where it is the only map. Of two, each is copied once, unless it lies by
+        itself in memory: of 128x128 pixels that takes 16 µs, and each later pass over
+        a plane is three to six times as fast (largest value: 4 µs instead of 13).
     marker : (H, W) float32 ndarray or None
         None where there is none.
 

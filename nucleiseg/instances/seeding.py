@@ -102,8 +102,8 @@ def grow_seeds(
     labels.ravel()[places] = numbers[seed_labels.ravel()[places]]
     # A block of a large image is large: what is not needed is not kept.
     del seed_labels, places
-    is_whole = (per_component <= 1).take(components)
-    flood(marker, ~is_whole, labels)
-    np.copyto(labels, firsts.astype(np.int32).take(components), where=is_whole)
+    is_shared = per_component > 1
+    flood(marker, is_shared.take(components), labels)
+    labels += np.where(is_shared, 0, firsts).astype(np.int32).take(components)
     is_seeded = np.repeat(per_component > 0, n_nuclei)
     return Nuclei(len(is_seeded), labels, seeds, is_seeded)
