@@ -90,17 +90,18 @@ class Block:
 
         Parameters
         ----------
-        outputs : sequence of (tile height, tile width) float32 ndarray
-            In the order of :attr:`tiles`.
+        outputs : sequence of (tile height, tile width, ...) float32 ndarray
+            In the order of :attr:`tiles`; with further axes, as channels, or without.
 
         Returns
         -------
-        (h, w) float32 ndarray
+        (h, w, ...) float32 ndarray
             The image's output in :attr:`core`.
         """
         top, left = (side.start for side in self.core)
         bottom, right = (core.stop for core in self.tiles[-1].core)
-        joined = np.empty((bottom - top, right - left), dtype=np.float32)
+        channels = outputs[0].shape[2:]
+        joined = np.empty((bottom - top, right - left, *channels), dtype=np.float32)
         for tile, output in zip(self.tiles, outputs, strict=True):
             rows, columns = tile.core
             place = (
@@ -276,21 +277,23 @@ class Tiling:
 
         Parameters
         ----------
-        outputs : (N · T, tile height, tile width) float32 ndarray
-            In the order of :meth:`split_stack`.
+        outputs : (N · T, tile height, tile width, ...) float32 ndarray
+            In the order of :meth:`split_stack`; with further axes, as channels, or
+            without.
 
         Returns
         -------
-        (N, H, W) float32 ndarray
+        (N, H, W, ...) float32 ndarray
         """
         height, width = self.image_shape
         n_tiles = len(self.tiles)
         if n_tiles == 1:
             return outputs[:, :height, :width]
         n_images = len(outputs) // n_tiles
-        by_image = outputs.reshape(n_images, n_tiles, *self.tile_shape)
+        channels = outputs.shape[3:]
+        by_image = outputs.reshape(n_images, n_tiles, *self.tile_shape, *channels)
         joined: NDArray[np.float32] = np.empty(
-            (n_images, *self.padded_shape), dtype=np.float32
+            (n_images, *self.padded_shape, *channels), dtype=np.float32
         )
         for number, tile in enumerate(self.tiles):
             joined[:, *tile.core] = by_image[:, number, *tile.inside]

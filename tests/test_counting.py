@@ -563,4 +563,4 @@ def test_each_worker_gets_one_of_the_gpus_that_were_granted(monkeypatch):
 
 def test_an_empty_probability_map_counts_0():
     settings = load_config(None).instances
-    assert label_nuclei(np.zeros((9, 9), "float32"), settings).max() == 0
+    assert label_nuclei(np.zeros((9, 9, 1), "float32"), settings).max() == 0

@@ -14,6 +14,14 @@ DEFAULT = InstancesConfig()
 ABOVE_A_HALF = float(np.nextafter(np.float32(0.5), np.float32(1)))
 
 
+def label(probability, settings):
+    return label_nuclei(probability[..., np.newaxis], settings)
+
+
+def summarise_labels(image, probability, labels):
+    return summarise(image, probability[..., np.newaxis], labels)
+
+
 def draw_map(text, dark=0.1, bright=0.9):
     """Probabilities from a picture: `#` is nucleus, `.` is background."""
     rows = text.split()
@@ -48,7 +56,7 @@ class TestLabelNuclei:
         )
     )
     def test_counts_as_the_notebook(self, probability):
-        labels = label_nuclei(probability, DEFAULT)
+        labels = label(probability, DEFAULT)
         assert labels.max() == count_as_the_notebook(probability)
         np.testing.assert_array_equal(labels > 0, np.round(probability) == 1)
 
@@ -58,29 +66,29 @@ class TestLabelNuclei:
         rng = np.random.default_rng(seed)
         probability = (rng.integers(0, 8 + seed, (200, 170)) / 10).astype(np.float32)
         assert (probability == 0.5).any()
-        count = label_nuclei(probability, DEFAULT).max()
+        count = label(probability, DEFAULT).max()
         assert count == count_as_the_notebook(probability) > 10
 
     def test_a_half_is_background(self):
-        assert label_nuclei(np.full((4, 4), 0.5, np.float32), DEFAULT).max() == 0
+        assert label(np.full((4, 4), 0.5, np.float32), DEFAULT).max() == 0
         above = np.full((4, 4), ABOVE_A_HALF, np.float32)
-        assert label_nuclei(above, DEFAULT).max() == 1
+        assert label(above, DEFAULT).max() == 1
 
     def test_labels_are_consecutive_int32(self):
-        labels = label_nuclei(THREE, DEFAULT)
+        labels = label(THREE, DEFAULT)
         assert labels.dtype == np.int32
         assert labels.shape == THREE.shape
         assert set(np.unique(labels)) == {0, 1, 2, 3}
         assert len({labels[0, 0], labels[0, 7], labels[2, 4]}) == 3
 
     def test_diagonal_neighbours_are_one(self):
-        labels = label_nuclei(draw_map("#.. .#. ..#"), DEFAULT)
+        labels = label(draw_map("#.. .#. ..#"), DEFAULT)
         assert labels.max() == 1
 
     def test_threshold(self):
         probability = np.array([[0.3, 0.0, 0.6, 0.0, 0.9]], np.float32)
         counts = [
-            label_nuclei(probability, InstancesConfig(threshold=t)).max()
+            label(probability, InstancesConfig(threshold=t)).max()
             for t in (0.2, 0.3, 0.5, 0.7, 0.95)
         ]
         assert counts == [3, 2, 2, 1, 0]
@@ -97,7 +105,7 @@ class TestLabelNuclei:
         ],
     )
     def test_small_ones_are_dropped_and_the_others_renumbered(self, min_area_px, areas):
-        labels = label_nuclei(THREE, InstancesConfig(min_area_px=min_area_px))
+        labels = label(THREE, InstancesConfig(min_area_px=min_area_px))
         assert sorted(np.unique(labels)) == list(range(len(areas) + 1))
         assert sorted(np.bincount(labels.ravel())[1:]) == areas
         assert labels.dtype == np.int32
@@ -105,17 +113,17 @@ class TestLabelNuclei:
     @pytest.mark.parametrize("min_area_px", [0, 5])
     def test_empty_and_full(self, min_area_px):
         config = InstancesConfig(min_area_px=min_area_px)
-        assert not label_nuclei(np.zeros((5, 7), np.float32), config).any()
-        assert (label_nuclei(np.ones((5, 7), np.float32), config) == 1).all()
+        assert not label(np.zeros((5, 7), np.float32), config).any()
+        assert (label(np.ones((5, 7), np.float32), config) == 1).all()
 
     def test_background_is_never_counted_for_its_area(self):
         # The background, label 0, is larger than every smallest area.
-        labels = label_nuclei(THREE, InstancesConfig(min_area_px=10))
+        labels = label(THREE, InstancesConfig(min_area_px=10))
         assert not labels.any()
 
     def test_probability_is_unchanged(self):
         before = THREE.copy()
-        label_nuclei(THREE, InstancesConfig(min_area_px=3))
+        label(THREE, InstancesConfig(min_area_px=3))
         np.testing.assert_array_equal(THREE, before)
 
 
@@ -126,7 +134,7 @@ class TestSummarise:
         image = np.zeros(THREE.shape, np.uint8)
         image[0, :3] = 255
         image[1, 0] = 254
-        summary = summarise(image, probability, label_nuclei(probability, DEFAULT))
+        summary = summarise_labels(image, probability, label(probability, DEFAULT))
         assert summary.count == 3
         assert summary.foreground_share == round(11 / 40, 4) == 0.275
         assert summary.mean_area_px == round(11 / 3, 2) == 3.67
@@ -150,13 +158,13 @@ class TestSummarise:
     )
     def test_border_count(self, picture, n_touching):
         probability = draw_map(picture)
-        labels = label_nuclei(probability, DEFAULT)
-        summary = summarise(probability, probability, labels)
+        labels = label(probability, DEFAULT)
+        summary = summarise_labels(probability, probability, labels)
         assert summary.border_count == n_touching
 
     def test_without_nuclei(self):
         empty = np.zeros((4, 5), np.float32)
-        summary = summarise(empty, empty, label_nuclei(empty, DEFAULT))
+        summary = summarise_labels(empty, empty, label(empty, DEFAULT))
         assert summary.count == summary.border_count == 0
         assert summary.foreground_share == 0
         assert summary.mean_area_px is None
@@ -182,7 +190,7 @@ class TestSummarise:
     def test_saturated_share(self, dtype, values, n_saturated):
         image = np.array(values, dtype).reshape(2, 2)
         zeros = np.zeros((2, 2), np.float32)
-        summary = summarise(image, zeros, zeros.astype(np.int32))
+        summary = summarise_labels(image, zeros, zeros.astype(np.int32))
         assert summary.saturated_share == n_saturated / 4
 
     def test_figures_are_plain_and_rounded(self):
@@ -190,8 +198,8 @@ class TestSummarise:
         # the order in which they were made.
         probability = np.full((3, 7), 2 / 3, np.float32)
         probability[0] = 0
-        summary = summarise(
-            probability, probability, label_nuclei(probability, DEFAULT)
+        summary = summarise_labels(
+            probability, probability, label(probability, DEFAULT)
         )
         assert [type(value) for value in vars(summary).values()] == [
             int,

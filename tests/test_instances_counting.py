@@ -38,6 +38,18 @@ configs = st.builds(
 )
 
 
+def label(probability, settings):
+    return label_nuclei(probability[..., np.newaxis], settings)
+
+
+def summarise_labels(image, probability, labels):
+    return summarise(image, probability[..., np.newaxis], labels)
+
+
+def count(image, probability, settings, **options):
+    return count_nuclei(image, probability[..., np.newaxis], settings, **options)
+
+
 def summarise_by_hand(image, probability, settings, limit):
     """All figures by their definition, with exact fractions."""
     mask = probability > np.float32(settings.threshold)
@@ -67,9 +79,9 @@ class TestCountNuclei:
     def test_by_hand_and_as_in_two_steps(self, probability, settings):
         image = (probability * 255).astype(np.uint8)
         expected = summarise_by_hand(image, probability, settings, 255)
-        assert count_nuclei(image, probability, settings) == expected
-        labels = label_nuclei(probability, settings)
-        assert summarise(image, probability, labels) == expected
+        assert count(image, probability, settings) == expected
+        labels = label(probability, settings)
+        assert summarise_labels(image, probability, labels) == expected
 
     @pytest.mark.parametrize("min_area_px", [0, 2, 30, 10**6])
     @pytest.mark.parametrize("shape", [(128, 128), (1100, 1000)])
@@ -80,9 +92,9 @@ class TestCountNuclei:
         probability = (probability - 0.4) * 5
         settings = InstancesConfig(min_area_px=min_area_px)
         image = probability.astype(np.float16)
-        labels = label_nuclei(probability, settings)
-        expected = summarise(image, probability, labels)
-        assert count_nuclei(image, probability, settings) == expected
+        labels = label(probability, settings)
+        expected = summarise_labels(image, probability, labels)
+        assert count(image, probability, settings) == expected
         assert (expected.count > 10) == (min_area_px < 10**6)
         foreground = probability[labels > 0]
         if expected.count:
@@ -96,14 +108,14 @@ class TestCountNuclei:
         probability = np.full((5, 6), others, np.float32)
         probability[2, 3] = value
         with pytest.raises(ValueError, match=r"^not finite$"):
-            count_nuclei(probability, probability, InstancesConfig())
+            count(probability, probability, InstancesConfig())
 
     def test_inputs_are_unchanged(self):
         probability = np.random.default_rng(0).random((30, 30), np.float32)
         image = (probability * 255).astype(np.uint8)
         before = image.copy(), probability.copy()
         image.flags.writeable = probability.flags.writeable = False
-        count_nuclei(image, probability, InstancesConfig(min_area_px=4))
+        count(image, probability, InstancesConfig(min_area_px=4))
         np.testing.assert_array_equal(image, before[0])
         np.testing.assert_array_equal(probability, before[1])
 
@@ -111,14 +123,14 @@ class TestCountNuclei:
         # A tile's inner part, and an array in Fortran order.
         probability = np.random.default_rng(0).random((40, 50), np.float32)
         part = probability[3:33, 5:45]
-        expected = count_nuclei(part.copy(), part.copy(), InstancesConfig())
-        assert count_nuclei(part, part, InstancesConfig()) == expected
+        expected = count(part.copy(), part.copy(), InstancesConfig())
+        assert count(part, part, InstancesConfig()) == expected
         turned = np.asfortranarray(part)
-        assert count_nuclei(turned, turned, InstancesConfig()) == expected
+        assert count(turned, turned, InstancesConfig()) == expected
 
     def test_figures_are_plain(self):
         image = np.full((4, 4), 255, np.uint8)
-        summary = count_nuclei(image, np.ones((4, 4), np.float32), InstancesConfig())
+        summary = count(image, np.ones((4, 4), np.float32), InstancesConfig())
         kinds = [type(value) for value in vars(summary).values()]
         assert kinds == [int, float, float, int, float, float]
 
@@ -146,9 +158,9 @@ class TestSaturation:
         image = np.array([[1, 1, 0, 0], [0, 0, 0, 0]], dtype)
         zeros = np.zeros(image.shape, np.float32)
         limit = saturation_limit(dtype, 200)
-        found = [count_nuclei(image, zeros, InstancesConfig(), limit=limit)]
+        found = [count(image, zeros, InstancesConfig(), limit=limit)]
         image[1, 1] = limit
-        found.append(count_nuclei(image, zeros, InstancesConfig(), limit=limit))
+        found.append(count(image, zeros, InstancesConfig(), limit=limit))
         assert [summary.saturated_share for summary in found] == [0, 1 / 8]
 
 

@@ -20,16 +20,17 @@ KEEP = PreprocessConfig(normalisation="none")
 
 
 class Echo(TiledNetwork):
-    """Gives its input back, and notes the shapes of the batches."""
+    """Gives its input back, doubled in a second map, and notes the batches' shapes."""
 
-    def __init__(self, n_tiles):
+    def __init__(self, n_tiles, n_maps=1):
+        self._scales = np.arange(1, n_maps + 1, dtype=np.float32)
         self._compute = Compute("cpu", "float32", n_tiles, 64, 16)
         self._n_calls = 2
         self.shapes = []
 
     def run(self, tiles):
         self.shapes.append(tiles.shape)
-        return tiles.copy()
+        return tiles[..., np.newaxis] * self._scales
 
 
 @given(
@@ -60,11 +61,12 @@ def test_first_pieces_are_small_so_that_the_network_need_not_wait():
     sizes=st.lists(st.integers(1, 9), max_size=8),
     n_tiles=st.integers(2, 7),
     shape=st.sampled_from([(64, 64), (40, 50), (100, 64)]),
+    n_maps=st.integers(1, 2),
 )
-def test_pieces_are_pooled_into_batches_and_come_back(sizes, n_tiles, shape):
+def test_pieces_are_pooled_into_batches_and_come_back(sizes, n_tiles, shape, n_maps):
     tiling = Tiling(shape, tile_px=64, context_px=16)
     images = np.random.default_rng(1).random((sum(sizes), *shape)).astype(np.float32)
-    network = Echo(n_tiles)
+    network = Echo(n_tiles, n_maps)
 
     def pieces():
         start = 0
@@ -79,7 +81,9 @@ def test_pieces_are_pooled_into_batches_and_come_back(sizes, n_tiles, shape):
     ]
     if back:
         joined = np.concatenate([join(piece, tiling) for piece in back])
-        np.testing.assert_array_equal(joined, images)
+        assert joined.shape == (*images.shape, n_maps)
+        for number in range(n_maps):
+            np.testing.assert_array_equal(joined[..., number], (number + 1) * images)
     # Only the last batch is not full.
     assert all(found == (n_tiles, *tiling.tile_shape) for found in network.shapes[:-1])
     total = sum(sizes) * len(tiling.tiles)

@@ -35,11 +35,11 @@ def _no_power_cuts(monkeypatch):
 
 
 def draw(index):
-    """Image and probabilities full of nuclei, many of them on the seams."""
+    """Image and maps full of nuclei, many of them on the seams."""
     rng = np.random.default_rng(index)
     image = rng.integers(0, 256, SHAPE, dtype=np.uint8)
     coarse = rng.random((20, 20), dtype=np.float32)
-    return image, np.kron(coarse, np.ones((3, 4), np.float32))
+    return image, np.kron(coarse, np.ones((3, 4), np.float32))[..., np.newaxis]
 
 
 def make_plan(**settings):
@@ -64,11 +64,11 @@ def write(run, plan, shard, reason=None):
         rows = [make_row(shard.dataset, i) for i in range(shard.start, shard.stop)]
         write_partial(run, plan, shard, rows, compute=COMPUTE)
         return
-    image, probability = draw(shard.start)
+    image, maps = draw(shard.start)
     core = shard.block.core
     limit = saturation_limit(image.dtype, float(image.max()))
     summary = summarise_block(
-        image[core], probability[core], core, SHAPE, SETTINGS, limit=limit
+        image[core], maps[core], core, SHAPE, SETTINGS, limit=limit
     ).to_bytes()
     payload = None if reason else summary
     write_block_partial(run, plan, shard, payload, reason, compute=COMPUTE)

@@ -219,6 +219,27 @@ def test_a_stack_is_cut_and_joined_image_by_image(shape):
     np.testing.assert_array_equal(tiling.join_stack(tiles), images)
 
 
+@pytest.mark.parametrize("shape", [(128, 128), (100, 70), (300, 130)])
+def test_channels_stay_beside_each_other(shape):
+    tiling = Tiling(shape, tile_px=128, context_px=16)
+    images = draw_image((3, *shape))
+    tiles = tiling.split_stack(images)
+    joined = tiling.join_stack(np.stack([tiles, -tiles], axis=-1))
+    assert joined.shape == (3, *shape, 2)
+    np.testing.assert_array_equal(joined[..., 0], images)
+    np.testing.assert_array_equal(joined[..., 1], -images)
+    one_image = tiles[: len(tiling.tiles)]
+    joined = tiling.join(np.stack([one_image, -one_image], axis=-1))
+    np.testing.assert_array_equal(joined, np.stack([images[0], -images[0]], axis=-1))
+    for block in tiling.blocks(1):
+        outputs = block.split(images[0][block.region])
+        pairs = [np.stack([output, -output], axis=-1) for output in outputs]
+        expected = images[0][block.core]
+        np.testing.assert_array_equal(
+            block.join(pairs), np.stack([expected, -expected], axis=-1)
+        )
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     shape=st.tuples(st.integers(1, 400), st.integers(1, 400)),

@@ -203,7 +203,8 @@ class Engine:
 
         Returns
         -------
-        probability : (H, W) float32 ndarray, in [0, 1]
+        maps : (H, W, C) float32 ndarray, in [0, 1]
+            The network's output: foreground probability, and marker map where C = 2.
         labels : (H, W) int32 ndarray
             0 = background, 1…n = nuclei.
         """
@@ -212,10 +213,10 @@ class Engine:
         piece = Piece(0, pixels[np.newaxis])
         piece.tiles = tiling.split(normalise(pixels, self._preprocess))
         (piece,) = self._network.predict([piece])
-        probability = join(piece, tiling)[0]
-        if not np.isfinite(probability.max()):
+        maps = join(piece, tiling)[0]
+        if not np.isfinite(maps.max()):
             raise ArchiveError(self._network.not_finite)
-        return probability, label_nuclei(probability, self._instances)
+        return maps, label_nuclei(maps, self._instances)
 
     def open_source(self, shard: Entry) -> Reader:
         """Open a reader of a shard's dataset, to be closed by the caller.

@@ -126,14 +126,14 @@ def summarise_shard(
     pixels = reader.read_region(
         shard.start, (rows.start, rows.stop), (columns.start, columns.stop)
     )
-    probability = _predict(network, block, scale(pixels, facts.value_range))
+    maps = _predict(network, block, scale(pixels, facts.value_range))
     core = tuple(
         slice(side.start - start.start, side.stop - start.start)
         for side, start in zip(block.core, block.region, strict=True)
     )
     return summarise_block(
         pixels[core],
-        probability,
+        maps,
         block.core,
         shard.image_shape,
         settings,

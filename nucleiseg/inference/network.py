@@ -39,6 +39,9 @@ _LEAST_GAIN = 1.03
 Batch = NDArray[np.float32]
 """(n, height, width), in the shape of the network's batches or shorter."""
 
+Maps = NDArray[np.float32]
+"""(n, height, width, C), in [0, 1], that the network gives of a batch."""
+
 
 class TiledNetwork:
     """A bundle's network, compiled once for each batch shape.
@@ -212,7 +215,6 @@ class TiledNetwork:
                 tiles = piece.tiles
                 assert tiles is not None
                 size = size or self.batch_shape(tiles.shape[1:])[0]
-                piece.outputs = np.empty_like(tiles)
                 filling.append(piece)
                 position = 0
                 if rest:
@@ -236,7 +238,10 @@ class TiledNetwork:
             ):
                 while len(output):
                     piece = filling[0]
-                    assert piece.outputs is not None
+                    if piece.outputs is None:
+                        assert piece.tiles is not None
+                        shape = (len(piece.tiles), *output.shape[1:])
+                        piece.outputs = np.empty(shape, dtype=np.float32)
                     room = len(piece.outputs) - n_filled
                     fitting, output = output[:room], output[room:]
                     piece.outputs[n_filled : n_filled + len(fitting)] = fitting
@@ -251,7 +256,7 @@ class TiledNetwork:
         height, width = tile_shape
         return self._compute.batch_shape((height, width))
 
-    def run(self, tiles: Batch) -> Batch:
+    def run(self, tiles: Batch) -> Maps:
         """Run one batch, padded to its fixed shape with zeros.
 
         Parameters
@@ -261,7 +266,7 @@ class TiledNetwork:
 
         Returns
         -------
-        (n, height, width) float32 ndarray
+        (n, height, width, C) float32 ndarray, in [0, 1]
         """
         shape = self.batch_shape(tiles.shape[1:])
         batch = tiles
@@ -271,7 +276,7 @@ class TiledNetwork:
         constant = import_tensorflow().constant
         with explain_exhaustion():
             output = self._compiled(shape)(constant(batch[..., np.newaxis])).numpy()
-        return np.asarray(output[: len(tiles), ..., 0], dtype=np.float32)
+        return np.asarray(output[: len(tiles)], dtype=np.float32)
 
     def _compiled(self, shape: tuple[int, int, int]) -> Any:
         """Compiled network for one batch shape: traced once, never again."""

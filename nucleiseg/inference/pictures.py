@@ -48,10 +48,11 @@ def draw_pictures(
         try:
             with engine.open_source(shard) as reader:
                 pixels = reader.read(index, index + 1)[0]
-            probability, labels = engine.predict_image(pixels)
+            maps, labels = engine.predict_image(pixels)
         except (ArchiveError, IncompleteError) as error:
             logger.warning("no picture of image %d: %s", index, error)
             continue
+        probability = maps[..., 0]
         save_prediction(
             folder / f"{name}.png",
             pixels,

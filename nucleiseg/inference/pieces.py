@@ -31,7 +31,7 @@ class Piece:
     tiles: NDArray[np.float32] | None = None
     """(n · tiles an image, height, width), normalised; zeros of a failed image."""
     outputs: NDArray[np.float32] | None = None
-    """The network's output, in the shape of :attr:`tiles`."""
+    """(n · tiles an image, height, width, C), the network's maps of the tiles."""
 
     @property
     def n_images(self) -> int:
@@ -100,6 +100,6 @@ def prepare(piece: Piece, settings: PreprocessConfig, tiling: Tiling) -> Piece:
 
 
 def join(piece: Piece, tiling: Tiling) -> NDArray[np.float32]:
-    """Probability maps of a piece, (n, H, W), in [0, 1]."""
+    """Probability maps of a piece, (n, H, W, C), in [0, 1]."""
     assert piece.outputs is not None
     return tiling.join_stack(piece.outputs)

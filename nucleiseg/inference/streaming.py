@@ -102,23 +102,23 @@ class Stream:
 
     def _count_piece(self, piece: Piece, tiling: Tiling) -> list[ImageRow]:
         rows = []
-        for position, probability in enumerate(join(piece, tiling)):
+        for position, maps in enumerate(join(piece, tiling)):
             index = piece.start + position
             reason = piece.reasons.get(position)
             rows.append(
                 ImageRow(index, None, reason)
                 if reason is not None
-                else self._count_image(index, piece.pixels[position], probability)
+                else self._count_image(index, piece.pixels[position], maps)
             )
         return rows
 
     def _count_image(
-        self, index: int, pixels: NDArray[Any], probability: NDArray[np.float32]
+        self, index: int, pixels: NDArray[Any], maps: NDArray[np.float32]
     ) -> ImageRow:
         try:
-            summary = count_nuclei(pixels, probability, self._instances)
+            summary = count_nuclei(pixels, maps, self._instances)
         except ValueError:
-            if np.isfinite(probability.max()):
+            if np.isfinite(maps.max()):
                 raise
             return ImageRow(index, None, self._network.not_finite)
         return ImageRow(index, summary)

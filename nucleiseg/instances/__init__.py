@@ -1,4 +1,4 @@
-"""From a probability map to nuclei: a label image, their count and their quality.
+"""From probability maps to nuclei: a label image, their count and their quality.
 
 :func:`count_nuclei` does it for one image; an image larger than memory is done in
 blocks by :func:`summarise_block`, and :func:`join_blocks` counts the nuclei on their

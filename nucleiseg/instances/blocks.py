@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from nucleiseg.config import InstancesConfig
 from nucleiseg.instances.counting import find_foreground
 from nucleiseg.instances.labelling import label_mask, measure_areas
+from nucleiseg.instances.maps import split_maps
 from nucleiseg.instances.saturation import count_saturated
 from nucleiseg.instances.storage import pack, unpack
 from nucleiseg.instances.summary import Tally
@@ -99,7 +100,7 @@ class BlockSummary:
 
 def summarise_block(
     image_part: NDArray[Any],
-    probability_part: NDArray[np.float32],
+    maps_part: NDArray[np.float32],
     core: Core,
     image_shape: tuple[int, int],
     settings: InstancesConfig,
@@ -112,8 +113,9 @@ def summarise_block(
     ----------
     image_part : (h, w) ndarray
         The block as stored, without context.
-    probability_part : (h, w) float32 ndarray, in [0, 1]
-        Its foreground probability.
+    maps_part : (h, w, C) float32 ndarray, in [0, 1]
+        The network's output for it: foreground probability, and marker map where
+        C = 2.
     core : (slice, slice)
         Its rows and columns within the image.
     image_shape : (int, int)
@@ -133,6 +135,7 @@ def summarise_block(
     ValueError
         "not finite": a probability is; or the block does not fit the image.
     """
+    probability_part, _ = split_maps(maps_part)
     _check(image_part, probability_part, core, image_shape, limit)
     rows, columns = core
     # Top, bottom, left, right: whether another block lies beyond.

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from nucleiseg.config import InstancesConfig
 from nucleiseg.instances.labelling import count_touching, label_mask, measure_areas
+from nucleiseg.instances.maps import split_maps
 from nucleiseg.instances.saturation import count_saturated
 from nucleiseg.instances.summary import ImageSummary, Tally
 from nucleiseg.instances.sums import sum_probabilities
@@ -14,7 +15,7 @@ from nucleiseg.instances.sums import sum_probabilities
 
 def count_nuclei(
     image: NDArray[Any],
-    probability: NDArray[np.float32],
+    maps: NDArray[np.float32],
     settings: InstancesConfig,
     *,
     limit: float | None = None,
@@ -27,8 +28,8 @@ def count_nuclei(
     ----------
     image : (H, W) ndarray
         As stored, before normalisation.
-    probability : (H, W) float32 ndarray, in [0, 1]
-        Foreground probability of each pixel.
+    maps : (H, W, C) float32 ndarray, in [0, 1]
+        The network's output: foreground probability, and marker map where C = 2.
     settings : InstancesConfig
         Threshold and smallest area.
     limit : float, optional
@@ -45,6 +46,7 @@ def count_nuclei(
     ValueError
         "not finite": a probability is NaN or infinite; the caller knows which image.
     """
+    probability, _ = split_maps(maps)
     mask = find_foreground(probability, settings)
     tally = Tally() if mask is None else _tally(probability, mask, settings)
     return tally.summarise(

@@ -5,20 +5,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nucleiseg.config import InstancesConfig
+from nucleiseg.instances.maps import split_maps
 
 # Pixels whose labels are widened to 64 bits at once, which NumPy does to count them.
 _PIXELS_AT_ONCE = 2**20
 
 
 def label_nuclei(
-    probability: NDArray[np.float32], settings: InstancesConfig
+    maps: NDArray[np.float32], settings: InstancesConfig
 ) -> NDArray[np.int32]:
     """Label the nuclei of one image.
 
     Parameters
     ----------
-    probability : (H, W) float32 ndarray, in [0, 1]
-        Foreground probability of each pixel.
+    maps : (H, W, C) float32 ndarray, in [0, 1]
+        The network's output: foreground probability, and marker map where C = 2.
     settings : InstancesConfig
         Threshold and smallest area.
 
@@ -29,6 +30,7 @@ def label_nuclei(
         the threshold, in OpenCV's order. With a threshold of 0.5 and no smallest area
         this is the notebook's rounding and counting (N9): NumPy rounds 0.5 to 0.
     """
+    probability, _ = split_maps(maps)
     n_labels, labels = label_mask(probability > settings.threshold)
     if settings.min_area_px > 1:
         keep = measure_areas(labels, n_labels) >= settings.min_area_px

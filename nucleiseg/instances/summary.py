@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nucleiseg.instances.labelling import count_touching
+from nucleiseg.instances.maps import split_maps
 from nucleiseg.instances.saturation import count_saturated
 from nucleiseg.instances.sums import mean_probability, sum_probabilities
 
@@ -75,7 +76,7 @@ class Tally:
 
 def summarise(
     image: NDArray[Any],
-    probability: NDArray[np.float32],
+    maps: NDArray[np.float32],
     labels: NDArray[np.int32],
 ) -> ImageSummary:
     """Count the nuclei of a label image and say what may be wrong with the image.
@@ -84,8 +85,8 @@ def summarise(
     ----------
     image : (H, W) ndarray
         As stored, before normalisation.
-    probability : (H, W) float32 ndarray, in [0, 1]
-        Foreground probability.
+    maps : (H, W, C) float32 ndarray, in [0, 1]
+        The network's output: foreground probability, and marker map where C = 2.
     labels : (H, W) int32 ndarray
         0 = background, 1…n = nuclei.
 
@@ -106,6 +107,6 @@ def summarise(
             n_foreground=int(np.count_nonzero(foreground)),
             border_count=count_touching(labels, keep),
             # The threshold is not known here, and 0 is right for all of them.
-            probability_sum=sum_probabilities(probability, foreground, 0.0),
+            probability_sum=sum_probabilities(split_maps(maps)[0], foreground, 0.0),
         )
     return tally.summarise(n_pixels=labels.size, n_saturated=count_saturated(image))

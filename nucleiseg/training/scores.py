@@ -40,10 +40,10 @@ def score_counts(
     is_mask = bool(labelled.survey.largest_labels[part.images].max() <= 1)
     for batch in range(order.n_batches):
         images, labels = gatherer.gather_labels(batch)
-        probabilities = predict(network, images, batch_size=_BATCH_SIZE)
+        stack = predict(network, images, batch_size=_BATCH_SIZE)
+        stack = stack.reshape(*images.shape, -1)
         predicted += [
-            int(label_nuclei(probability, config.instances).max(initial=0))
-            for probability in probabilities
+            int(label_nuclei(maps, config.instances).max(initial=0)) for maps in stack
         ]
         true.append(_true_counts(labels, config, is_mask=is_mask))
     truth = np.concatenate(true)
@@ -67,9 +67,6 @@ def _true_counts(
     if not is_mask:
         return count_instances(labels.astype(np.int64), config.instances.min_area_px)
     # A mask of 0 and 1 is a certain probability map: label it by the same rules.
-    return np.array(
-        [
-            label_nuclei(mask.astype(np.float32), config.instances).max(initial=0)
-            for mask in labels
-        ]
-    )
+    settings = config.instances.model_copy(update={"method": "components"})
+    certain = labels.astype(np.float32)[..., np.newaxis]
+    return np.array([label_nuclei(maps, settings).max(initial=0) for maps in certain])
