@@ -98,7 +98,10 @@ def read_bundle(folder: Path) -> BundleInfo:
         info = BundleInfo(
             paths=bundle,
             preprocess=PreprocessConfig.model_validate(values["preprocess"]),
-            model=ModelConfig.model_validate(values["model"]),
+            model=ModelConfig.model_validate(
+                # Bundles of before there were others.
+                {"head": "mask", **values["model"]}
+            ),
             instances=InstancesConfig.model_validate(values["instances"]),
             weights_sha256=str(values["weights_sha256"]),
             training=values["training"],

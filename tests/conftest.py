@@ -57,7 +57,7 @@ def model(training_archive, tmp_path_factory):
     config = folder.parent / "small.yaml"
     config.write_text(
         f"data: {{archive: {training_archive}}}\n"
-        "model: {base_filters: 4, dropout: 0.1}\n"
+        "model: {head: mask, base_filters: 4, dropout: 0.1}\n"
         "training: {epochs: 6, batch_size: 8, learning_rate: 5e-3}\n"
     )
     answer = run_nucleiseg("train", config, "--run", folder)

@@ -17,12 +17,14 @@ from nucleiseg.model import (
 )
 from nucleiseg.runs import Bundle
 
-SMALL = ModelConfig(base_filters=2)
+SMALL = ModelConfig(head="mask", base_filters=2)
 
 
 @pytest.fixture(scope="module")
 def notebook_network():
-    return build_unet(ModelConfig(base_filters=64, dropout=0.5), image_shape=(128, 128))
+    return build_unet(
+        ModelConfig(head="mask", base_filters=64, dropout=0.5), image_shape=(128, 128)
+    )
 
 
 def test_notebook_network_has_the_notebook_s_parameters(notebook_network):
@@ -70,7 +72,7 @@ def test_a_bundle_predicts_what_the_network_predicted(tmp_path):
     info = save_bundle(tmp_path / "model", network)
     images = np.random.default_rng(0).random((3, 32, 48), dtype=np.float32)
     expected = predict(network, images, batch_size=2)
-    assert expected.shape == images.shape
+    assert expected.shape == (*images.shape, 1)
     assert expected.min() < expected.max()
     loaded = load_network(info)
     np.testing.assert_array_equal(predict(loaded, images, batch_size=2), expected)
@@ -93,7 +95,7 @@ def test_weights_trained_in_bfloat16_run_in_float32_and_back(tmp_path):
 
 def test_weights_of_another_network_are_refused(tmp_path):
     info = save_bundle(tmp_path / "model", build_unet(SMALL))
-    wider = dataclasses.replace(info, model=ModelConfig(base_filters=4))
+    wider = dataclasses.replace(info, model=ModelConfig(head="mask", base_filters=4))
     with pytest.raises(BundleError, match="does not hold the network") as caught:
         load_network(wider)
     assert "\n" not in str(caught.value)

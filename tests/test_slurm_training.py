@@ -42,7 +42,7 @@ def config(training_archive, tmp_path):
     path = tmp_path / "train.yaml"
     path.write_text(
         f"data: {{archive: {training_archive}}}\n"
-        "model: {base_filters: 4, dropout: 0.1}\n"
+        "model: {head: mask, base_filters: 4, dropout: 0.1}\n"
         f"training: {{epochs: {EPOCHS}, batch_size: 8, device: cpu}}\n"
         "cluster: {gpus: 2, cpus: 1, memory_gb: 2, walltime_min: 1,"
         " signal_delay_s: 10}\n"

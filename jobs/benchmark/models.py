@@ -24,7 +24,7 @@ _TRAINING = {4: (1000, 6), 16: (1000, 6), 64: (300, 3)}
 _CONFIG = """\
 data: {{archive: "{archive}"}}
 preprocess: {{normalisation: {normalisation}}}
-model: {{base_filters: {base_filters}, dropout: 0.1}}
+model: {{head: mask, base_filters: {base_filters}, dropout: 0.1}}
 training: {{epochs: {epochs}, batch_size: 8}}
 """
 

@@ -34,7 +34,7 @@ _SETTINGS = settings(**{"shards.images": _SHARD, "cluster.signal_delay_s": 60})
 _ON_CPU = settings(**{"inference.device": "cpu"})
 _TRAINING = """\
 data: {{archive: "{archive}"}}
-model: {{base_filters: 4, dropout: 0.1}}
+model: {{head: mask, base_filters: 4, dropout: 0.1}}
 training: {{epochs: 6, batch_size: 8, learning_rate: 5e-3}}
 """
 

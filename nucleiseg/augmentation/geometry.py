@@ -16,6 +16,10 @@ FloatImage: TypeAlias = NDArray[np.float32]
 Span: TypeAlias = tuple[int, int]
 
 _BORDER = cv2.BORDER_REFLECT_101
+# From here on an image is blurred before it is reduced; the Gaussian is as wide as the
+# mean over a pixel of the crop.
+_LEAST_STEP_PX = 1.25
+_BLUR_SHARE = 1 / math.sqrt(12)
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,8 @@ class Warp:
     """(H, W), down from the centre, px."""
     columns: FloatImage
     """(H, W), right from the centre, px."""
+    step_px: float = 1.0
+    """Pixels of the image that a pixel of the crop stands for, along a side."""
 
     def find_region(
         self, centre: tuple[float, float], image_shape: tuple[int, int]
@@ -72,6 +78,10 @@ class Warp:
         labels : (H, W) ndarray of the labels' dtype
             Of the nearest pixel.
         """
+        if self.step_px > _LEAST_STEP_PX:
+            # Or noise would be thinned out instead of averaged.
+            deviation = _BLUR_SHARE * self.step_px
+            image = cv2.GaussianBlur(image, (0, 0), deviation, borderType=_BORDER)
         columns = self.columns + np.float32(centre[1])
         rows = self.rows + np.float32(centre[0])
         # Once in fixed point, for both: half the time, and the same places.
@@ -95,23 +105,28 @@ def _is_free(settings: AugmentationConfig) -> bool:
 
 
 def draw_geometry(
-    settings: AugmentationConfig, rng: Rng, shape: tuple[int, int]
+    settings: AugmentationConfig,
+    rng: Rng,
+    shape: tuple[int, int],
+    *,
+    scale: float = 1.0,
 ) -> Turn | Warp:
     """Draw how the pixels of a crop of some shape move.
 
-    Only parts that are on draw from `rng`.
+    Only parts that are on draw from `rng`. `scale` enlarges all crops of the image.
     """
     is_mirrored = bool(settings.flips and rng.random() < 0.5)
     quarters = int(rng.integers(4)) if settings.quarter_turns else 0
     if shape[0] != shape[1]:
         quarters = 2 * (quarters // 2)
-    if not _is_free(settings):
+    if not _is_free(settings) and scale == 1:
         return Turn(quarters, is_mirrored)
     angle = math.pi / 2 * quarters
     if settings.rotation_deg:
         angle += math.radians(settings.rotation_deg) * rng.uniform(-1, 1)
     # The map is from the crop to the image: an enlarged crop sees less of it.
     step = settings.scale ** rng.uniform(-1, 1) if settings.scale > 1 else 1.0
+    step /= scale
     cosine, sine = step * math.cos(angle), step * math.sin(angle)
     sign = -1.0 if is_mirrored else 1.0
     down, right = _make_axes(shape)
@@ -121,7 +136,7 @@ def draw_geometry(
         moves = _draw_moves(settings, rng, shape)
         rows += moves[0]
         columns += moves[1]
-    return Warp(rows, columns)
+    return Warp(rows, columns, step)
 
 
 @functools.lru_cache(maxsize=8)

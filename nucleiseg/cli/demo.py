@@ -18,7 +18,9 @@ _CONFIG = """\
 data:
   archive: {archive}
 model:
-  base_filters: 8
+  resolution: half
+  filters: [24, 48, 64]
+  decoder: conv1
   dropout: 0.1
 training:
   epochs: 14
@@ -40,7 +42,7 @@ def run(options: argparse.Namespace) -> int:
     start_s = time.monotonic()
     create_private(folder)
     config = folder / "demo.yaml"
-    archive = sample / "train.npz"
+    archive = sample / "train_labels.npz"
     text = _CONFIG.format(archive=_yaml_string(archive))
     if config.exists() and config.read_text(encoding="utf-8") != text:
         raise RunError(f"{config} is another configuration; choose another folder")

@@ -49,7 +49,7 @@ def run(options: argparse.Namespace) -> int:
         shape=(options.size, options.size),
         seed=options.seed,
     )
-    print(f"to train on  {files.train}, with instance labels in {files.train_labels}")
+    print(f"to train on  {files.train_labels}, with masks only {files.train}")
     print(f"to count     {files.test_images}")
     print(f"the truth    {files.test_counts}, {files.test_labels}")
     return DONE

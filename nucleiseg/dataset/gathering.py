@@ -19,7 +19,7 @@ from nucleiseg.config import AugmentationConfig
 from nucleiseg.dataset.blocks import Pixels
 from nucleiseg.dataset.labelled import Labelled
 from nucleiseg.dataset.order import BatchOrder
-from nucleiseg.dataset.parts import Part, count_crops
+from nucleiseg.dataset.parts import Part, count_crops, scale_shape
 from nucleiseg.dataset.sources import Span
 from nucleiseg.dataset.stores import Store
 from nucleiseg.dataset.targets import label_components, targets
@@ -82,8 +82,9 @@ class Gatherer:
         source = self.labelled.shapes.find_source(image)
         image_shape = self.labelled.shapes.sources[source].image_shape
         shape = self.labelled.image_shape
+        (scale_factor,) = self.part.get_scales(np.array([image]))
         rng = np.random.default_rng([self.order.seed, epoch, number, _CROP])
-        top, left = self._place(crop, source, image_shape, rng)
+        corner = self._place(crop, source, scale_factor, rng)
         value_range = self.labelled.survey.get_range(image)
 
         def read(rows: Span, columns: Span) -> Crop:
@@ -91,12 +92,13 @@ class Gatherer:
             return scale(part, value_range), labels
 
         geometry: Turn | Warp = Turn(0, is_mirrored=False)
-        if moves_pixels(self.augmentation):
-            geometry = draw_geometry(self.augmentation, rng, shape)
+        if moves_pixels(self.augmentation) or scale_factor != 1:
+            geometry = draw_geometry(self.augmentation, rng, shape, scale=scale_factor)
         if isinstance(geometry, Warp):
-            found = _warp(geometry, read, (top, left), shape, image_shape)
+            centre = _find_centre(corner, shape, scale_factor)
+            found = _warp(geometry, read, centre, image_shape)
         else:
-            found = _cut(read, (top, left), shape, image_shape)
+            found = _cut(read, corner, shape, image_shape)
             if geometry != Turn(0, is_mirrored=False):
                 found = geometry.apply(found[0]), geometry.apply(found[1])
         if changes_values(self.augmentation):
@@ -109,10 +111,15 @@ class Gatherer:
         self,
         crop: int,
         source: int,
-        image_shape: tuple[int, int],
+        scale_factor: float,
         rng: np.random.Generator,
     ) -> tuple[int, int]:
-        """Find the first row and column of a crop: 0 where the image is smaller."""
+        """Find the first row and column of a crop: 0 where the image is smaller.
+
+        Both are those of the enlarged image.
+        """
+        stored_shape = self.labelled.shapes.sources[source].image_shape
+        image_shape = scale_shape(stored_shape, scale_factor)
         spare = [
             max(0, side - wanted)
             for side, wanted in zip(image_shape, self.labelled.image_shape, strict=True)
@@ -121,7 +128,7 @@ class Gatherer:
             return 0, 0
         if self.part.is_random:
             return int(rng.integers(spare[0] + 1)), int(rng.integers(spare[1] + 1))
-        _, n_columns = count_crops(self.labelled.shapes, source)
+        _, n_columns = count_crops(self.labelled.shapes, source, scale_factor)
         places = divmod(int(self.part.crop_numbers[crop]), n_columns)
         top, left = (
             min(place * wanted, most)
@@ -157,15 +164,28 @@ def _cut(
     return np.pad(image, beyond, mode="reflect"), np.pad(labels, beyond, mode="reflect")
 
 
+def _find_centre(
+    corner: tuple[int, int], shape: tuple[int, int], scale_factor: float
+) -> tuple[float, float]:
+    """Find where in the stored image the centre of a crop lies, px.
+
+    The corner is that in the enlarged image; edges of pixels lie half a pixel before
+    their centres in both.
+    """
+    row, column = (
+        (start + side / 2) / scale_factor - 0.5
+        for start, side in zip(corner, shape, strict=True)
+    )
+    return row, column
+
+
 def _warp(
     warp: Warp,
     read: Callable[[Span, Span], Crop],
-    corner: tuple[int, int],
-    shape: tuple[int, int],
+    centre: tuple[float, float],
     image_shape: tuple[int, int],
 ) -> Crop:
     """Make a crop through a map, out of a region as large as the map needs."""
-    centre = (corner[0] + (shape[0] - 1) / 2, corner[1] + (shape[1] - 1) / 2)
     rows, columns = warp.find_region(centre, image_shape)
     image, labels = read(rows, columns)
     return warp.apply(

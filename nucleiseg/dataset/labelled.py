@@ -2,12 +2,14 @@
 
 import contextlib
 import functools
+import itertools
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nucleiseg.config import Config, DataConfig, PreprocessConfig
 from nucleiseg.dataset.blocks import Blocks, Pixels, load_block
@@ -17,7 +19,7 @@ from nucleiseg.dataset.sources import LabelledShapes
 from nucleiseg.dataset.splitting import fix_split, resolve_overlap, split_images
 from nucleiseg.dataset.stores import HeldBlocks, Store, StreamedBlocks
 from nucleiseg.dataset.survey import Survey, survey
-from nucleiseg.errors import NucleisegError
+from nucleiseg.errors import ConfigError, NucleisegError
 from nucleiseg.runs import TrainRun
 
 if TYPE_CHECKING:
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_MOST_SCALE = 8.0
 # Of the memory allowed, for training and for validation: their streams live together.
 _SHARES = {True: 3 / 4, False: 1 / 4}
 
@@ -106,6 +109,27 @@ def _memory_bytes(data: DataConfig) -> int:
     return data.memory_mb * 10**6
 
 
+def _find_scales(
+    shapes: LabelledShapes, preprocess: PreprocessConfig, found: Survey
+) -> NDArray[np.float64] | None:
+    """Find by how much each image is enlarged, for its nuclei to have one diameter."""
+    if preprocess.diameter_px is None:
+        return None
+    if shapes.crop_px is None:
+        raise ConfigError(
+            f"preprocess.diameter_px is {preprocess.diameter_px} without data.crop_px: "
+            "images that are enlarged or reduced are trained on in crops; set "
+            "data.crop_px, too"
+        )
+    scales = preprocess.diameter_px / found.diameters
+    for start, stop in itertools.pairwise(shapes.starts):
+        part = scales[start:stop]
+        # Without nuclei: as its neighbours.
+        known = part[np.isfinite(part)]
+        part[~np.isfinite(part)] = np.median(known) if known.size else 1.0
+    return np.clip(scales, 1 / _MOST_SCALE, _MOST_SCALE)
+
+
 def open_labelled(shapes: LabelledShapes, config: Config, run: TrainRun) -> Labelled:
     """Pass over the labelled images once, split them, and make them ready.
 
@@ -130,6 +154,7 @@ def open_labelled(shapes: LabelledShapes, config: Config, run: TrainRun) -> Labe
             overlap=data.overlap,
         ),
     )
+    scales = _find_scales(shapes, config.preprocess, found)
     blocks = Blocks(shapes, _memory_bytes(data))
     n_bytes = int(blocks.n_bytes.sum())
     is_held = n_bytes <= _memory_bytes(data)
@@ -142,6 +167,7 @@ def open_labelled(shapes: LabelledShapes, config: Config, run: TrainRun) -> Labe
             images if is_held else np.sort(images),
             is_random=is_random,
             n_windows=n_windows,
+            scales=scales,
         )
         for images, is_random in ((split.training, True), (split.validation, False))
     )

@@ -1,6 +1,7 @@
 """The crops of a part of the split, and which of them an epoch shows."""
 
 import functools
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,6 +31,8 @@ class Part:
     is_random: bool
     n_windows: int
     """Stretches that are shuffled each by itself; 1 where all data are held."""
+    scales: NDArray[np.float64] | None = None
+    """Enlargement of each image, by its number over all; None: none is changed."""
 
     @property
     def n_images(self) -> int:
@@ -55,11 +58,17 @@ class Part:
 
     @property
     def _crops_an_image(self) -> Indices:
-        grids = [
-            count_crops(self.shapes, one) for one in range(len(self.shapes.sources))
-        ]
-        counts = np.array([rows * columns for rows, columns in grids], dtype=np.intp)
-        return counts[self._owners]
+        owners = zip(self._owners.tolist(), self.get_scales(self.images), strict=True)
+        return np.array(
+            [math.prod(count_crops(self.shapes, *owner)) for owner in owners],
+            dtype=np.intp,
+        )
+
+    def get_scales(self, images: Indices) -> list[float]:
+        """Get the enlargement of images, by their numbers over all."""
+        if self.scales is None:
+            return [1.0] * len(images)
+        return [float(scale) for scale in self.scales[images]]
 
     @functools.cached_property
     def _copies(self) -> tuple[Indices, list[tuple[Indices, int]]]:
@@ -114,9 +123,17 @@ class Part:
         return crops[np.argsort(windows[blocks], kind="stable")]
 
 
-def count_crops(shapes: LabelledShapes, source: int) -> tuple[int, int]:
+def count_crops(
+    shapes: LabelledShapes, source: int, scale: float = 1.0
+) -> tuple[int, int]:
     """Count the rows and columns of crops that cover an image of a source."""
     if shapes.crop_px is None:
         return 1, 1
-    height, width = shapes.sources[source].image_shape
+    height, width = scale_shape(shapes.sources[source].image_shape, scale)
     return -(-height // shapes.crop_px), -(-width // shapes.crop_px)
+
+
+def scale_shape(shape: tuple[int, int], scale: float) -> tuple[int, int]:
+    """Enlarge a height and width; at least one pixel."""
+    height, width = (max(1, round(side * scale)) for side in shape)
+    return height, width

@@ -1,6 +1,6 @@
-"""The one pass over labelled images before training: ranges and content hashes.
+"""The one pass over labelled images before training: ranges, hashes, diameters.
 
-It is kept in the run directory, 40 bytes an image; a resumed training reads it back.
+It is kept in the run directory, 64 bytes an image; a resumed training reads it back.
 """
 
 import contextlib
@@ -20,6 +20,7 @@ from nucleiseg.config import PreprocessConfig
 from nucleiseg.dataset.blocks import count_together
 from nucleiseg.dataset.readers import Readers
 from nucleiseg.dataset.sources import LabelledShapes, Source
+from nucleiseg.dataset.targets import median_diameter
 from nucleiseg.devices import available_cores
 from nucleiseg.errors import ArchiveError
 from nucleiseg.preprocess import Range, RangeFinder, find_range
@@ -31,7 +32,8 @@ logger = logging.getLogger(__name__)
 _BYTES_AT_ONCE = 4 << 20
 _LARGE_BYTES = 64 << 20
 _HASH_BYTES = 16
-_NAMES = ("ranges", "extremes", "hashes", "largest_labels")
+_MIDDLE_PX = 4096
+_NAMES = ("ranges", "extremes", "hashes", "largest_labels", "diameters")
 _DAMAGE = (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile)
 
 
@@ -47,6 +49,10 @@ class Survey:
     """(N,), 16 bytes each: equal for images of equal values, whatever their dtype."""
     largest_labels: NDArray[np.float64]
     """(N,): 0 where an image has no nucleus, 1 where its labels may be a mask."""
+
+    diameters: NDArray[np.float64]
+    """(N,) px: median over the nuclei of each image, of the circle of equal area; NaN
+    where there is none. Of an image too large for memory, of its middle."""
 
     def get_range(self, image: int) -> Range:
         """Get the range to scale an image by."""
@@ -84,6 +90,7 @@ def survey(
         found["extremes"],
         found["hashes"].view(f"V{_HASH_BYTES}")[:, 0],
         found["largest_labels"],
+        found["diameters"],
     )
 
 
@@ -159,6 +166,7 @@ def _survey_source(
         "extremes": np.empty((n_images, 2)),
         "hashes": np.empty((n_images, _HASH_BYTES), dtype=np.uint8),
         "largest_labels": np.empty(n_images),
+        "diameters": np.empty(n_images),
     }
     n_together = count_together(source, _BYTES_AT_ONCE)
     is_large = source.image_bytes > _LARGE_BYTES
@@ -184,6 +192,7 @@ class _Facts:
     extremes: tuple[float, float]
     digest: bytes
     largest_label: float
+    diameter: float
 
 
 def _note(found: dict[str, NDArray[Any]], index: int, facts: _Facts) -> None:
@@ -191,6 +200,7 @@ def _note(found: dict[str, NDArray[Any]], index: int, facts: _Facts) -> None:
     found["extremes"][index] = facts.extremes
     found["hashes"][index] = np.frombuffer(facts.digest, dtype=np.uint8)
     found["largest_labels"][index] = facts.largest_label
+    found["diameters"][index] = facts.diameter
 
 
 @contextlib.contextmanager
@@ -208,7 +218,10 @@ def _survey_small(
     digest = _start_digest(image.shape)
     digest.update(_canonical(image))
     extremes = float(image.min()), float(image.max())
-    return _Facts(value_range, extremes, digest.digest(), float(labels.max()))
+    largest = float(labels.max())
+    return _Facts(
+        value_range, extremes, digest.digest(), largest, median_diameter(labels)
+    )
 
 
 def _survey_large(
@@ -229,7 +242,14 @@ def _survey_large(
             finder.add(part)
     largest = max(float(part.max()) for part in _read_rows(masks, index))
     extremes = min(lows), max(highs)
-    return _Facts(finder.find(), extremes, digest.digest(), largest)
+    middle = masks.read_region(index, *map(_find_middle, images.info.image_shape))
+    diameter = median_diameter(middle)
+    return _Facts(finder.find(), extremes, digest.digest(), largest, diameter)
+
+
+def _find_middle(side: int) -> tuple[int, int]:
+    start = max(0, (side - _MIDDLE_PX) // 2)
+    return start, min(start + _MIDDLE_PX, side)
 
 
 def _start_digest(shape: tuple[int, ...]) -> "hashlib.blake2b":

@@ -71,6 +71,21 @@ def label_components(mask: NDArray[Any]) -> NDArray[np.int32]:
     )
 
 
+def median_diameter(labels: NDArray[Any]) -> float:
+    """Measure the nuclei of an image (H, W) with labels, or with a mask of 0 and 1.
+
+    Returns
+    -------
+    float
+        Median of the diameters of circles of the nuclei's areas, px; NaN without any.
+    """
+    numbers = label_components(labels) if labels.max() <= 1 else number_labels(labels)
+    areas = np.bincount(numbers.ravel())[1:]
+    if not areas.size:
+        return float("nan")
+    return float(np.median(np.sqrt(areas * (4 / np.pi))))
+
+
 def _make_targets(labels: NDArray[np.uint16]) -> FloatImage:
     """Make the three channels of one crop with labels 1…n."""
     made = np.zeros((*labels.shape, 3), np.float32)

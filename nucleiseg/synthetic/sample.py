@@ -22,7 +22,8 @@ class SampleFiles:
     train: Path
     """`X` (N, H, W) float32, 0–255, and `y` (N, H, W) float32, 0 or 1."""
     train_labels: Path
-    """`y` (N, H, W) uint16, instance labels of the training images."""
+    """`X` (N, H, W) uint8, the training images, and `y` (N, H, W) uint16, their
+    instance labels."""
     test_images: Path
     """`X` (M, H, W) float32, 0–255."""
     test_labels: Path
@@ -62,7 +63,7 @@ def write_sample(
     images, labels = draw_stack(range(n_train), shape, seed, settings)
     mask = (labels > 0).astype(np.float32)
     _write_npz(files.train, X=images.astype(np.float32), y=mask)
-    _write_npz(files.train_labels, y=labels)
+    _write_npz(files.train_labels, X=images, y=labels)
 
     test_range = range(_FIRST_TEST_IMAGE, _FIRST_TEST_IMAGE + n_test)
     images, labels = draw_stack(test_range, shape, seed, settings)

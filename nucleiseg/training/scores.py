@@ -10,7 +10,7 @@ from nucleiseg.config import AugmentationConfig, Config
 from nucleiseg.dataset import BatchOrder, Gatherer, Labelled
 from nucleiseg.instances import label_nuclei
 from nucleiseg.metrics import count_instances, count_scores
-from nucleiseg.model import build_unet, predict
+from nucleiseg.model import add_prediction, build_unet, predict
 
 _BATCH_SIZE = 4
 _CROPS_AT_ONCE = 64
@@ -31,6 +31,7 @@ def score_counts(
     """
     network = build_unet(config.model)
     network.set_weights(weights)
+    network = add_prediction(network, config.model)
     part = labelled.validation
     order = BatchOrder(part.n_crops, _CROPS_AT_ONCE, shuffle=False, seed=0)
     store = labelled.make_store(part, order, first_batch=0, n_batches=order.n_batches)
@@ -41,7 +42,6 @@ def score_counts(
     for batch in range(order.n_batches):
         images, labels = gatherer.gather_labels(batch)
         stack = predict(network, images, batch_size=_BATCH_SIZE)
-        stack = stack.reshape(*images.shape, -1)
         predicted += [
             int(label_nuclei(maps, config.instances).max(initial=0)) for maps in stack
         ]
