@@ -14,6 +14,9 @@ from nucleiseg.errors import ConfigError
 from nucleiseg.launching import preview_count, refuse_while_active, submit_count
 from nucleiseg.runs import CountRun, create_private
 
+# Datasets whose scale is printed.
+_N_SCALES = 5
+
 
 def run(options: argparse.Namespace) -> int:
     """Count, or say what would be counted."""
@@ -87,6 +90,8 @@ def _shorthands(options: argparse.Namespace) -> list[str]:
         settings.append(f"table.format={options.format}")
     if options.cluster is not None and options.workers is not None:
         settings.append(f"cluster.workers={options.workers}")
+    if options.diameter is not None:
+        settings.append(f"inference.diameter_px={options.diameter}")
     if options.pictures is not None:
         settings.append(f"table.pictures={options.pictures}")
     return settings
@@ -100,6 +105,8 @@ def _print_plan(prepared: Prepared) -> None:
         f"counting   {config.instances.method} above {config.instances.threshold}, "
         f"at least {config.instances.min_area_px} px"
     )
+    if (wanted_px := config.preprocess.diameter_px) is not None:
+        print(f"scale      {_describe_scale(config, wanted_px)}")
     for share in plan.dataset_shares:
         height, width = share.image_shape
         print(
@@ -112,6 +119,12 @@ def _print_plan(prepared: Prepared) -> None:
     print(f"in all     {plan.n_images} images, {len(plan.shards)} shards")
 
 
+def _describe_scale(config: Config, wanted_px: float) -> str:
+    given_px = config.inference.diameter_px
+    known = f"given, {given_px:g} px" if given_px else "estimated for each dataset"
+    return f"nuclei brought to the network's {wanted_px:g} px; their diameter: {known}"
+
+
 def print_result(result: CountResult, run: CountRun) -> None:
     """Print what a count came to."""
     merged = result.merged
@@ -120,6 +133,10 @@ def print_result(result: CountResult, run: CountRun) -> None:
         f"{merged.n_failed:,} failed"
     )
     print(f"table     {run.root / merged.path.name}")
+    for scale in result.scales[:_N_SCALES]:
+        print(f"scale     {scale}")
+    if (n_more := len(result.scales) - _N_SCALES) > 0:
+        print(f"scale     and {n_more} more, see {run.manifest}")
     if result.n_pictures:
         print(f"pictures  {run.pictures} ({result.n_pictures})")
     for failure in merged.failures:

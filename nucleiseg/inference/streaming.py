@@ -6,6 +6,7 @@
 The bounded room between the stages lets all of them run at once in flat memory.
 """
 
+import math
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -19,7 +20,8 @@ from nucleiseg.inference.network import TiledNetwork
 from nucleiseg.inference.pieces import Piece, divide, join, prepare, read_piece
 from nucleiseg.inference.pipeline import map_ordered
 from nucleiseg.inference.times import StageTimes
-from nucleiseg.instances import count_nuclei
+from nucleiseg.instances import count_nuclei, segment_rescaled
+from nucleiseg.preprocess import scaled_shape
 from nucleiseg.shards import Entry
 from nucleiseg.tables import ImageRow
 from nucleiseg.tiling import Tiling
@@ -51,7 +53,7 @@ class Stream:
         self._n_threads = n_threads
 
     def count(
-        self, shard: Entry, reader: Reader, times: StageTimes
+        self, shard: Entry, reader: Reader, times: StageTimes, *, scale: float = 1.0
     ) -> Iterator[ImageRow]:
         """Count the images of a shard, in pieces of several.
 
@@ -62,12 +64,16 @@ class Stream:
             Of its dataset.
         times : StageTimes
             Takes up where the time goes.
+        scale : float
+            By how much the images are enlarged for the network.
         """
-        tiling = self._network.tiling(shard.image_shape)
+        tiling = self._network.tiling(scaled_shape(shard.image_shape, scale))
         ranges = divide(
             shard.start,
             shard.stop,
-            image_pixels=shard.height * shard.width,
+            image_pixels=max(
+                math.prod(shard.image_shape), math.prod(tiling.image_shape)
+            ),
             multiple=self._network.batch_shape(tiling.tile_shape)[0],
         )
         n = self._n_threads
@@ -116,7 +122,10 @@ class Stream:
         self, index: int, pixels: NDArray[Any], maps: NDArray[np.float32]
     ) -> ImageRow:
         try:
-            summary = count_nuclei(pixels, maps, self._instances)
+            if maps.shape[:2] != pixels.shape:
+                _, summary = segment_rescaled(pixels, maps, self._instances)
+            else:
+                summary = count_nuclei(pixels, maps, self._instances)
         except ValueError:
             if np.isfinite(maps.max()):
                 raise
