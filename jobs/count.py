@@ -17,10 +17,11 @@ from nucleiseg.errors import IncompleteError, NucleisegError
 from nucleiseg.launching import count_by_hand
 
 
-def main() -> int:
+def main(*, labels: bool = False) -> int:
     """Plan, count, merge; 1: some inputs failed, 2: it could not start."""
-    parser = argparse.ArgumentParser(prog="python -m jobs.count")
-    parser.add_argument("model", type=Path)
+    name = "jobs.segment" if labels else "jobs.count"
+    parser = argparse.ArgumentParser(prog=f"python -m {name}")
+    parser.add_argument("model")
     parser.add_argument("run", type=Path)
     parser.add_argument("archives", nargs="+")
     parser.add_argument("--config", type=Path)
@@ -30,14 +31,18 @@ def main() -> int:
     try:
         config = load_config(options.config, options.overrides)
         if "SLURM_ARRAY_JOB_ID" in os.environ:
-            count_by_hand(options.archives, options.model, config, options.run)
-        prepared = prepare(options.archives, options.model, config, folder=options.run)
+            count_by_hand(
+                options.archives, options.model, config, options.run, labels=labels
+            )
+        prepared = prepare(
+            options.archives, options.model, config, folder=options.run, labels=labels
+        )
         merged = count(prepared, options.run, workers=None).merged
     except IncompleteError as error:
-        print(f"jobs.count: {error}", file=sys.stderr)
+        print(f"{name}: {error}", file=sys.stderr)
         return 1
     except NucleisegError as error:
-        print(f"jobs.count: {error}", file=sys.stderr)
+        print(f"{name}: {error}", file=sys.stderr)
         return 2
     print(f"{merged.path}: {merged.n_nuclei} nuclei in {merged.n_images} images")
     return 1 if merged.n_failed else 0

@@ -2,13 +2,15 @@
 
 import hashlib
 import logging
-from dataclasses import dataclass
+import shutil
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from nucleiseg import __version__
+from nucleiseg.box import find_model, list_models, name_model
 from nucleiseg.config import (
     Config,
     InstancesConfig,
@@ -16,7 +18,13 @@ from nucleiseg.config import (
     PreprocessConfig,
 )
 from nucleiseg.errors import BundleError, NucleisegError
-from nucleiseg.runs import Bundle, read_json, write_json
+from nucleiseg.runs import (
+    Bundle,
+    atomic_path,
+    create_private,
+    read_json,
+    write_json,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +42,22 @@ class BundleInfo:
     weights_sha256: str
     training: dict[str, Any]
     scores: dict[str, Any]
+
+    card: dict[str, Any] = field(default_factory=dict)
+    """Name and version, of a model in the box."""
+
+    @property
+    def reference(self) -> str:
+        """How it is found again: the name of a model in the box, or its folder."""
+        return name_model(self.paths.root) or str(self.paths.root)
+
+    @property
+    def title(self) -> str:
+        """For people: name and version, or folder, and the beginning of its hash."""
+        names = [str(self.card[key]) for key in ("name", "version") if key in self.card]
+        if name_model(self.paths.root) is None:
+            names.append(str(self.paths.root))
+        return f"{' '.join(names)} (SHA-256 {self.weights_sha256[:16]}…)"
 
     @property
     def identity(self) -> str:
@@ -79,15 +103,20 @@ def write_info(
     )
 
 
-def read_bundle(folder: Path) -> BundleInfo:
+def read_bundle(model: str | Path | None) -> BundleInfo:
     """Read a model bundle and check that its weights are whole.
+
+    Parameters
+    ----------
+    model : str, Path or None
+        Its folder, or the name of a model in the box; None: the default one.
 
     Raises
     ------
     BundleError
         The folder is no bundle, lacks its weights, or they are damaged.
     """
-    bundle = _find(folder)
+    bundle = _find(find_model(model))
     try:
         values = read_json(bundle.info)
         if values.get("format") != _FORMAT:
@@ -106,6 +135,7 @@ def read_bundle(folder: Path) -> BundleInfo:
             weights_sha256=str(values["weights_sha256"]),
             training=values["training"],
             scores=values["scores"],
+            card=values.get("card", {}),
         )
     except BundleError:
         raise
@@ -138,7 +168,8 @@ def _find(folder: Path) -> Bundle:
     if not folder.is_dir():
         raise BundleError(
             f"model bundle {folder} not found; --model takes the folder 'model' that "
-            "a training leaves in its run directory"
+            "a training leaves in its run directory, or a model in the box: "
+            f"{', '.join(list_models())}"
         )
     bundle = Bundle(folder)
     # The natural slip: naming the training's directory instead of the model in it.
@@ -153,6 +184,49 @@ def _find(folder: Path) -> Bundle:
                 "whole folder again or train anew"
             )
     return bundle
+
+
+def write_tuned(
+    info: BundleInfo,
+    instances: InstancesConfig,
+    tuning: dict[str, Any],
+    *,
+    out: Path | None = None,
+) -> BundleInfo:
+    """Store other thresholds, in a bundle itself or in a copy of it.
+
+    Parameters
+    ----------
+    info : BundleInfo
+    instances : InstancesConfig
+    tuning : dict
+        How they were chosen, for people to read.
+    out : Path, optional
+        Folder of the copy, new or empty.
+
+    Raises
+    ------
+    BundleError
+        The bundle is one in the box, or the folder holds something.
+    """
+    if out is None and name_model(info.paths.root) is not None:
+        raise BundleError(
+            f"{info.paths.root.name} is a model in the box, which stays as it is; name "
+            "a folder for a copy with the new thresholds (--out)"
+        )
+    target = info.paths if out is None else Bundle(out.absolute())
+    if out is not None:
+        if target.root.exists() and any(target.root.iterdir()):
+            raise BundleError(f"{out} holds something already; name another folder")
+        create_private(target.root)
+        with atomic_path(target.weights) as temporary:
+            shutil.copyfile(info.paths.weights, temporary)
+    values = read_json(info.paths.info)
+    values.update(instances=instances.model_dump(mode="json"), tuning=tuning)
+    if out is not None:
+        values.pop("card", None)
+    write_json(target.info, values)
+    return read_bundle(target.root)
 
 
 def file_sha256(path: Path) -> str:
@@ -200,6 +274,42 @@ def resolve_for_counting(config: Config, info: BundleInfo) -> Config:
             "model": info.model,
             "instances": instances,
         }
+    )
+
+
+def resolve_for_training(config: Config, info: BundleInfo) -> Config:
+    """Complete the configuration of a training that starts from a bundle's weights.
+
+    Network and normalisation are the bundle's, and so are the thresholds unless set.
+
+    Raises
+    ------
+    BundleError
+        The configuration wants another network or normalisation.
+    """
+    kept = {
+        "preprocess": info.preprocess.model_dump(mode="json"),
+        "model": info.model.model_dump(mode="json"),
+    }
+    for section, values in kept.items():
+        for key, value in config.explicit(section).items():
+            # Dropout is no part of the weights.
+            if key != "dropout" and values[key] != value:
+                raise BundleError(
+                    f"{section}.{key} is {value!r} in the configuration, but training "
+                    f"starts from {info.paths.root}, which has {values[key]!r}; remove "
+                    "the setting, or start from random weights"
+                )
+    model = info.model.model_copy(
+        update={
+            key: value
+            for key, value in config.explicit("model").items()
+            if key == "dropout"
+        }
+    )
+    instances = info.instances.model_copy(update=config.explicit("instances"))
+    return config.model_copy(
+        update={"preprocess": info.preprocess, "model": model, "instances": instances}
     )
 
 

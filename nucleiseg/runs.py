@@ -74,7 +74,7 @@ class CountRun:
 
     @property
     def scales(self) -> Path:
-        """Folder of how large the nuclei of datasets are, estimated once and binding."""
+        """Folder of how large the nuclei of datasets are: found once, and binding."""
         return self.root / "scales"
 
     @property
@@ -106,6 +106,10 @@ class CountRun:
     def pictures(self) -> Path:
         """Folder of the pictures."""
         return self.root / "pictures"
+
+    def labels(self, *, incomplete: bool = False) -> Path:
+        """Path of all label images; an incomplete file is called so."""
+        return self.root / ("labels.partial.h5" if incomplete else "labels.h5")
 
     def table(self, table_format: str, *, incomplete: bool = False) -> Path:
         """Path of the merged table in a format; an incomplete one is called so."""

@@ -11,12 +11,14 @@ import h5py
 import numpy as np
 import pytest
 
-from jobs.benchmark import archives, measuring
+from jobs.benchmark import archives, maps, measuring
 from jobs.benchmark.__main__ import main
 from jobs.benchmark.cluster_options import OPTIONS, add_arguments
 from jobs.benchmark.submission import BenchmarkJob, make_batch
+from nucleiseg import synthetic
 from nucleiseg.cluster import make_sbatch_text
-from nucleiseg.config import ClusterConfig
+from nucleiseg.config import ClusterConfig, InstancesConfig
+from nucleiseg.instances import label_nuclei
 from nucleiseg.runs import Jobs
 from tests.conftest import REPOSITORY
 
@@ -75,6 +77,34 @@ class TestCrops:
     def test_side_that_no_crop_has(self):
         with pytest.raises(ValueError, match=r"129 px .* 1 to 128; use --side"):
             archives.find_crops(129)
+
+
+class TestMaps:
+    def test_nuclei_are_those_of_the_labels(self, monkeypatch, tmp_path):
+        monkeypatch.setenv("NUCLEISEG_DATA", str(tmp_path))
+        kind, labels = maps.find_labels(200, 2)
+        assert (kind, labels.shape) == ("drawn", (2, 200, 200))
+        found = maps.make_maps(labels[0], np.random.default_rng(0))
+        assert (found.dtype, found.shape) == (np.float32, (200, 200, 2))
+        n_found = label_nuclei(found, InstancesConfig()).max()
+        n_true = labels[0].max()
+        assert n_true > 10
+        assert abs(n_found - n_true) <= 0.1 * n_true
+
+    def test_nuclei_that_touch_have_markers_apart(self):
+        labels = np.zeros((40, 60), np.uint16)
+        labels[10:30, 10:30], labels[10:30, 30:50] = 1, 2
+        found = maps.make_maps(labels, np.random.default_rng(0))
+        assert label_nuclei(found, InstancesConfig()).max() == 2
+        assert label_nuclei(found[..., :1], InstancesConfig()).max() == 1
+
+    def test_real_labels_are_taken_where_they_are(self, monkeypatch, tmp_path):
+        monkeypatch.setenv("NUCLEISEG_DATA", str(tmp_path))
+        labels = np.ones((5, 128, 128), np.uint16)
+        np.savez(tmp_path / "X_and_labels.npz", y=labels)
+        kind, found = maps.find_labels(128, 3)
+        assert kind == "real"
+        np.testing.assert_array_equal(found, labels[:3])
 
 
 class TestArchives:
@@ -210,6 +240,22 @@ class TestOnLittle:
         # Large archives do not stay.
         assert not list(tmp_path.iterdir())
 
+    def test_labelling(self, model, tmp_path):
+        path = tmp_path / "fields.npz"
+        np.savez(path, X=synthetic.draw_fields(6, (64, 80), seed=4)[0])
+        table, rows = run_benchmark(
+            *("labelling", "--model", model, "--images", f"{path}:X"),
+            *("--limit", 5, "--rounds", 1, "--seconds", 0.1),
+        )
+        assert table[0].startswith("float32, 4 base filters")
+        assert len(table) == 2 + len(rows)
+        assert rows[0]["method"] == "components"
+        for row in rows:
+            assert row["n_images"] == 5
+            assert row["nuclei_per_image"] > 0
+            assert 0 < row["count_core_ms"] <= row["slowest_core_ms"]
+            assert row["share"] == row["count_core_ms"] / row["network_core_ms"]
+
     def test_train(self):
         table, (row,) = run_benchmark(
             *("train", "--base-filters", 2, "--side", 32, "--rounds", 1, "--steps", 2),
@@ -309,7 +355,17 @@ class TestSubmission:
 
     @pytest.mark.parametrize(
         "name",
-        ["count", "input", "memory", "precision", "read", "resume", "scale", "train"],
+        [
+            "count",
+            "input",
+            "labelling",
+            "memory",
+            "precision",
+            "read",
+            "resume",
+            "scale",
+            "train",
+        ],
     )
     def test_every_benchmark_can_be_sent(self, name, capsys):
         assert main([name, "--dry-run"]) == 0

@@ -265,7 +265,7 @@ class TestBytes:
             BlockSummary.from_bytes(data + b"\0")
 
     def test_another_version_is_refused(self):
-        data = self.make().to_bytes().replace(b"nucblk1", b"nucblk2")
+        data = self.make().to_bytes().replace(b"nucblk2", b"nucblk1")
         with pytest.raises(ValueError, match="another version"):
             BlockSummary.from_bytes(data)
 
@@ -309,7 +309,7 @@ class TestJoin:
         "settings", [InstancesConfig(min_area_px=3), InstancesConfig(threshold=0.6)]
     )
     def test_other_settings(self, settings):
-        with pytest.raises(ValueError, match="threshold and min_area_px"):
+        with pytest.raises(ValueError, match="threshold, min_area_px"):
             join_blocks(self.make(), (8, 9), settings)
 
     def test_256_large_blocks_in_two_seconds(self):

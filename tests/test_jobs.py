@@ -46,6 +46,7 @@ def test_what_cannot_start_is_one_line_and_2(tmp_path):
     for arguments in (
         ("train", tmp_path / "missing.yaml", tmp_path / "run"),
         ("count", tmp_path / "no_model", tmp_path / "run", tmp_path / "a.npz"),
+        ("segment", tmp_path / "no_model", tmp_path / "run", tmp_path / "a.npz"),
     ):
         answer = start_job(*arguments)
         assert answer.returncode == 2

@@ -16,6 +16,7 @@ PACKAGE = Path(nucleiseg.__file__).parent
 LAYERS = {
     "errors": 0,
     "config": 1,
+    "box": 1,
     "runs": 1,
     "progress": 1,
     "provenance": 1,
@@ -24,6 +25,7 @@ LAYERS = {
     "augmentation": 2,
     "tiling": 2,
     "instances": 2,
+    "labels": 2,
     "metrics": 2,
     "synthetic": 2,
     "attempts": 2,
@@ -42,6 +44,7 @@ LAYERS = {
     "counting": 7,
     "doctor": 8,
     "launching": 8,
+    "tuning": 8,
     "monitoring": 8,
     "cli": 9,
     "__main__": 10,
@@ -328,7 +331,7 @@ class TestLoaded:
         assert find_heavy_modules(f"import {', '.join(modules)}") == ("", [])
 
     @pytest.mark.parametrize(
-        "command", [[], ["evaluate"], ["count"], ["train"], ["status"]]
+        "command", [[], ["evaluate"], ["count"], ["segment"], ["train"], ["status"]]
     )
     def test_help_loads_nothing_heavy(self, command):
         output, loaded = find_heavy_modules(run_command(*command, "--help"))

@@ -11,7 +11,7 @@ from nucleiseg.instances import (
     count_nuclei,
     label_nuclei,
     restore_labels,
-    segment_rescaled,
+    segment_nuclei,
     summarise,
 )
 from nucleiseg.preprocess import choose_scale, limit_scale, rescale, scaled_shape
@@ -117,13 +117,13 @@ class TestRestoreLabels:
         assert (restored[2:, 2:] == 1).all()
 
 
-class TestSegmentRescaled:
+class TestSegment:
     @pytest.mark.parametrize("scale", [0.5, 0.71, 1.41, 2.0])
     def test_disks_are_found_again_at_their_size(self, scale):
         mask = draw_disks((240, 300), 22, 60)
         image = (mask * 200).astype(np.uint8)
         maps = rescale(mask.astype(np.float32), scaled_shape(mask.shape, scale))
-        labels, summary = segment_rescaled(image, maps[..., np.newaxis], SETTINGS)
+        labels, summary = segment_nuclei(image, maps[..., np.newaxis], SETTINGS)
         assert labels.shape == image.shape
         assert summary.count == labels.max() == 20
         truth = cv2.connectedComponents(mask.astype(np.uint8))[1]
@@ -141,7 +141,7 @@ class TestSegmentRescaled:
         maps = cv2.GaussianBlur(rng.random((90, 70), dtype=np.float32), (0, 0), 2)
         maps = (maps - maps.min()) / np.ptp(maps)
         image = rng.integers(0, 256, (45, 35)).astype(np.uint8)
-        labels, summary = segment_rescaled(image, maps[..., np.newaxis], SETTINGS)
+        labels, summary = segment_nuclei(image, maps[..., np.newaxis], SETTINGS)
         restored = cv2.resize(maps, (35, 45))[..., np.newaxis]
         assert summary == summarise(image, restored, labels)
         assert summary.count > 3
@@ -151,17 +151,17 @@ class TestSegmentRescaled:
         maps = cv2.GaussianBlur(rng.random((64, 64), dtype=np.float32), (0, 0), 2)
         maps = ((maps - maps.min()) / np.ptp(maps))[..., np.newaxis]
         image = rng.integers(0, 256, (64, 64)).astype(np.uint8)
-        labels, summary = segment_rescaled(image, maps, SETTINGS)
+        labels, summary = segment_nuclei(image, maps, SETTINGS)
         np.testing.assert_array_equal(labels, label_nuclei(maps, SETTINGS))
         assert summary == count_nuclei(image, maps, SETTINGS)
 
     def test_nothing_is_found_in_nothing(self):
         maps = np.full((20, 20, 1), 0.2, dtype=np.float32)
-        labels, summary = segment_rescaled(np.zeros((40, 40)), maps, SETTINGS)
+        labels, summary = segment_nuclei(np.zeros((40, 40)), maps, SETTINGS)
         assert (labels.shape, labels.max(), summary.count) == ((40, 40), 0, 0)
         assert summary.confidence is None
 
     def test_output_that_is_not_finite_is_refused(self):
         maps = np.full((20, 20, 1), np.nan, dtype=np.float32)
         with pytest.raises(ValueError, match="not finite"):
-            segment_rescaled(np.zeros((40, 40)), maps, SETTINGS)
+            segment_nuclei(np.zeros((40, 40)), maps, SETTINGS)

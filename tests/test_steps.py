@@ -57,7 +57,13 @@ def test_batches_are_copied_to_a_device_ahead():
 
 def make_machine(**settings):
     config = load_config(
-        None, ["model.base_filters=1", "training.batch_size=4", "model.dropout=0"]
+        None,
+        [
+            "model.head=mask",
+            "model.base_filters=1",
+            "training.batch_size=4",
+            "model.dropout=0",
+        ],
     )
     training = config.training.model_copy(update=settings)
     return Machine(

@@ -10,9 +10,9 @@ import pytest
 
 from nucleiseg.bundle import read_bundle
 from nucleiseg.config import load_config
-from nucleiseg.errors import ArchiveError, ConfigError, RunError
+from nucleiseg.errors import ArchiveError, BundleError, ConfigError, RunError
 from nucleiseg.model import load_network
-from nucleiseg.training import train
+from nucleiseg.training import resolve_start, train
 from nucleiseg.training.replicas import _largest_divisor, find_replicas
 from tests.conftest import run_nucleiseg
 
@@ -225,3 +225,34 @@ def test_unfit_labelled_archives_are_refused(tmp_path, arrays, words):
 def test_without_an_archive_the_key_is_named(tmp_path):
     with pytest.raises(ConfigError, match=r"data\.archive is not set"):
         train(load_config(None), tmp_path / "run")
+
+
+QUICK = ("training.epochs=1", "training.batch_size=16", "training.learning_rate=1e-4")
+
+
+def test_training_that_starts_from_a_model_goes_on_learning(
+    training_archive, finished, tmp_path
+):
+    start = f"training.start_from={finished / 'model'}"
+    before = read_bundle(finished / "model")
+    config = resolve_start(
+        load_config(None, [f"data.archive={training_archive}", start, *QUICK])
+    )
+    # Network and normalisation are the model's.
+    assert config.model == before.model
+    assert config.preprocess == before.preprocess
+    result = train(config, tmp_path / "tuned")
+    history = [float(row["val_loss"]) for row in result.history.rows]
+    assert history[0] < before.scores["history"]["val_loss"] * 1.05
+    again = train(config, tmp_path / "tuned")
+    assert again.already_finished
+
+
+def test_training_does_not_start_from_another_network(training_archive, finished):
+    with pytest.raises(BundleError, match=r"model\.base_filters is 3 .* which has 2"):
+        resolve_start(
+            load_config(
+                None,
+                [f"training.start_from={finished / 'model'}", "model.base_filters=3"],
+            )
+        )

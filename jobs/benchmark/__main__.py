@@ -13,6 +13,7 @@ _BENCHMARKS = {
     "count": "images a second beside the notebook's way and the bare network",
     "cluster": "what coordinating costs: shards that hold no work",
     "input": "training crops a second and a core, and peak memory for more images",
+    "labelling": "core time of labelling beside that of the network",
     "memory": "peak memory of a worker, for small and for large archives",
     "plan-merge": "what a million images cost beside their pixels: plan, status, merge",
     "precision": "counts in one precision against those in another",

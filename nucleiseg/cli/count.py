@@ -18,22 +18,22 @@ from nucleiseg.runs import CountRun, create_private
 _N_SCALES = 5
 
 
-def run(options: argparse.Namespace) -> int:
-    """Count, or say what would be counted."""
+def run(options: argparse.Namespace, *, labels: bool = False) -> int:
+    """Count, or say what would be counted; with label images for `segment`."""
     config = load_settings(options, options.config, _shorthands(options))
     if options.dry_run:
-        prepared = _prepare(options, config)
-        _print_plan(prepared)
+        prepared = _prepare(options, config, labels=labels)
+        _print_plan(prepared, CountRun(options.run or Path("RUN")))
         if options.cluster == "slurm":
             print_texts(preview_count(prepared, options.run))
         return DONE
     if options.run is None:
         raise ConfigError(
-            "count needs --run DIR, the folder for table and partial tables (or "
-            "--dry-run)"
+            f"{options.command} needs --run DIR, the folder for table and partial "
+            "tables (or --dry-run)"
         )
     if options.cluster is not None:
-        prepared = _prepare(options, config)
+        prepared = _prepare(options, config, labels=labels)
         print_submitted(submit_count(prepared, options.run, options.cluster))
         return DONE
     refuse_while_active(CountRun(options.run).jobs)
@@ -43,10 +43,11 @@ def run(options: argparse.Namespace) -> int:
         folder=options.run,
         config=config,
         workers=options.workers,
+        labels=labels,
     )
 
 
-def _prepare(options: argparse.Namespace, config: Config) -> Prepared:
+def _prepare(options: argparse.Namespace, config: Config, *, labels: bool) -> Prepared:
     """Plan for the workers that there will be, here or on the cluster."""
     is_sent = options.cluster is not None
     return prepare(
@@ -55,16 +56,18 @@ def _prepare(options: argparse.Namespace, config: Config) -> Prepared:
         config,
         folder=options.run,
         workers=config.cluster.workers if is_sent else options.workers,
+        labels=labels,
     )
 
 
 def count_and_report(
     archives: Sequence[str],
     *,
-    model: Path,
+    model: str | Path | None,
     folder: Path,
     config: Config,
     workers: int | None,
+    labels: bool = False,
 ) -> int:
     """Count into a run directory and print what came out.
 
@@ -73,9 +76,12 @@ def count_and_report(
     int
         Exit status.
     """
-    prepared = prepare(archives, model, config, folder=folder, workers=workers)
+    prepared = prepare(
+        archives, model, config, folder=folder, workers=workers, labels=labels
+    )
     # Before the log is opened in it.
     refuse_others(CountRun(folder), prepared.plan)
+    print(f"model     {prepared.model.title}")
     create_private(folder)
     with log_file(folder / "logs" / "count.log"):
         result = count(prepared, folder, workers=workers)
@@ -97,9 +103,9 @@ def _shorthands(options: argparse.Namespace) -> list[str]:
     return settings
 
 
-def _print_plan(prepared: Prepared) -> None:
+def _print_plan(prepared: Prepared, run: CountRun) -> None:
     plan, config = prepared.plan, prepared.config
-    print(f"model      {prepared.model.paths.root}")
+    print(f"model      {prepared.model.title}")
     print(f"weights    SHA-256 {prepared.model.weights_sha256}")
     print(
         f"counting   {config.instances.method} above {config.instances.threshold}, "
@@ -117,6 +123,8 @@ def _print_plan(prepared: Prepared) -> None:
     for entry in plan.unreadable:
         print(f"unreadable {plan.describe(entry)}: {entry.reason}")
     print(f"in all     {plan.n_images} images, {len(plan.shards)} shards")
+    if plan.has_labels:
+        print(f"labels     {run.labels()}")
 
 
 def _describe_scale(config: Config, wanted_px: float) -> str:
@@ -137,6 +145,8 @@ def print_result(result: CountResult, run: CountRun) -> None:
         print(f"scale     {scale}")
     if (n_more := len(result.scales) - _N_SCALES) > 0:
         print(f"scale     and {n_more} more, see {run.manifest}")
+    if merged.labels is not None:
+        print(f"labels    {run.root / merged.labels.name}")
     if result.n_pictures:
         print(f"pictures  {run.pictures} ({result.n_pictures})")
     for failure in merged.failures:

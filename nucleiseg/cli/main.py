@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 # Commands whose files lie in run directories.
-_WRITE_RUNS = ("train", "count", "retry", "merge", "cancel")
+_WRITE_RUNS = ("train", "tune", "count", "segment", "retry", "merge", "cancel")
 
 _REMEDIES = {
     errno.ENOSPC: "make room, then run the same command again: what is done is kept",

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from nucleiseg import __version__
+from nucleiseg.box import DEFAULT_MODEL
 from nucleiseg.cli.exit_status import COULD_NOT_START
 
 _EPILOG = """\
@@ -42,7 +43,9 @@ def make_parser() -> argparse.ArgumentParser:
     _add_sample(commands)
     _add_inspect(commands)
     _add_train(commands)
+    _add_tune(commands)
     _add_count(commands)
+    _add_segment(commands)
     _add_status(commands)
     _add_cancel(commands)
     _add_retry(commands)
@@ -205,6 +208,13 @@ def _add_train(commands: "_Commands[_Parser]") -> None:
         "--run", type=Path, metavar="DIR", help="run directory; DIR/model is the model"
     )
     parser.add_argument(
+        "--from",
+        dest="start_from",
+        metavar="BUNDLE",
+        help="begin with the weights of a model bundle or of a model in the box "
+        f"({DEFAULT_MODEL}), whose network and normalisation are taken, too",
+    )
+    parser.add_argument(
         "--dry-run",
         action="store_true",
         help="print network and split, with --cluster what sbatch would get; train "
@@ -214,12 +224,57 @@ def _add_train(commands: "_Commands[_Parser]") -> None:
     _add_settings(parser)
 
 
+def _add_tune(commands: "_Commands[_Parser]") -> None:
+    parser = _add_command(
+        commands,
+        "tune",
+        "choose a model's thresholds on labelled images, for AP and count together",
+    )
+    parser.add_argument("model", metavar="BUNDLE", help="model bundle, or its name")
+    parser.add_argument(
+        "--images",
+        nargs="+",
+        required=True,
+        metavar="ARCHIVE[:KEY]",
+        help="images, as for count",
+    )
+    parser.add_argument(
+        "--labels",
+        required=True,
+        metavar="ARCHIVE[:KEY]",
+        help="their label images, in the same order",
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="write a copy of the bundle instead of changing it",
+    )
+    parser.add_argument(
+        "--config", type=Path, metavar="FILE", help="YAML file with settings"
+    )
+    _add_settings(parser)
+
+
 def _add_count(commands: "_Commands[_Parser]") -> None:
     parser = _add_command(
         commands,
         "count",
         "count the nuclei in archives; the same command again computes what is missing",
     )
+    _add_counting(parser)
+
+
+def _add_segment(commands: "_Commands[_Parser]") -> None:
+    parser = _add_command(
+        commands,
+        "segment",
+        "count as count does, and write label images of all nuclei into DIR/labels.h5",
+    )
+    _add_counting(parser)
+
+
+def _add_counting(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "archives",
         nargs="+",
@@ -227,7 +282,10 @@ def _add_count(commands: "_Commands[_Parser]") -> None:
         help="npz or HDF5; the key may be a glob, as in plate7.h5:/wells/*/images",
     )
     parser.add_argument(
-        "--model", type=Path, required=True, metavar="BUNDLE", help="model bundle"
+        "--model",
+        metavar="BUNDLE",
+        help=f"model bundle, or the name of a model in the box (default: "
+        f"{DEFAULT_MODEL})",
     )
     parser.add_argument(
         "--run", type=Path, metavar="DIR", help="run directory for table and parts"

@@ -76,6 +76,8 @@ def _describe_count(status: CountStatus) -> Iterator[tuple[str, str]]:
         yield "error", status.error
     if status.table:
         yield "table", status.table
+    if status.labels:
+        yield "labels", status.labels
 
 
 def _describe_cost(stages: dict[str, Any]) -> str:

@@ -22,14 +22,17 @@ from nucleiseg.launching import (
 )
 from nucleiseg.runs import TrainRun, create_private
 from nucleiseg.shards import read_plan
-from nucleiseg.training import TrainResult, preview, train
+from nucleiseg.training import TrainResult, preview, resolve_start, train
 
 logger = logging.getLogger(__name__)
 
 
 def run(options: argparse.Namespace) -> int:
     """Train, and count the test archive where one is configured."""
-    config = load_settings(options, options.config)
+    shorthands = []
+    if options.start_from is not None:
+        shorthands.append(f"training.start_from={options.start_from}")
+    config = resolve_start(load_settings(options, options.config, shorthands))
     if options.dry_run:
         _print_preview(config)
         if options.cluster == "slurm":

@@ -10,8 +10,8 @@ from nucleiseg.config.section import SIDE_MULTIPLE, Section
 class LabelledArchive(Section):
     """A further archive of labelled images."""
 
-    archive: str
-    """File with the labelled images, `.npz` or HDF5."""
+    archive: str | None = None
+    """File with the labelled images, `.npz` or HDF5; unset: `data.archive`."""
     images: str = "X"
     """Dataset of grey images, (N, H, W) or (H, W); or a glob of several."""
     masks: str = "y"

@@ -74,6 +74,9 @@ class ModelConfig(Section):
 class TrainingConfig(Section):
     """How the network is trained."""
 
+    start_from: str | None = None
+    """Model bundle, or name of a model in the box, whose weights training begins with;
+    its network and normalisation are taken, too. Null: random weights."""
     epochs: int = Field(default=50, ge=1)
     """Passes over the training images."""
     batch_size: int = Field(default=16, ge=1)

@@ -59,7 +59,7 @@ def claim(run: CountRun, plan: Plan, config: Config, model: BundleInfo) -> None:
     }
     if run.manifest.exists():
         manifest = read_json(run.manifest)
-    write_json(run.manifest, {**manifest, "model": str(model.paths.root)})
+    write_json(run.manifest, {**manifest, "model": model.reference})
     run.jobs.cancelled.unlink(missing_ok=True)
 
 
@@ -81,6 +81,7 @@ def refuse_others(run: CountRun, plan: Plan) -> None:
         return
     ours = [run.config, run.manifest, run.compute]
     ours += [run.table(name) for name in ("csv", "parquet", "notebook")]
+    ours.append(run.labels())
     there = [path.name for path in ours if path.exists()]
     if (result := _find_results(run)) is not None:
         there.append(result.name)
@@ -92,10 +93,12 @@ def refuse_others(run: CountRun, plan: Plan) -> None:
 
 
 def _find_results(run: CountRun) -> Path | None:
-    """Find any file with rows, whole shards or parts of one."""
+    """Find any file with rows, whole shards or parts of one, or with label images."""
     results = itertools.chain(
         run.parts.glob("[!.]*"),
         # A shard that is done in part has its rows elsewhere until it is whole.
         run.attempts.glob("[0-9]*/rows-*.parquet"),
+        # Of another plan they would stay beside its table.
+        run.root.glob(run.labels().name),
     )
     return next(results, None)

@@ -18,6 +18,7 @@ from nucleiseg.cluster import (
 from nucleiseg.config import Config, load_config
 from nucleiseg.counting.claim import claim
 from nucleiseg.counting.journal import Journal
+from nucleiseg.counting.label_names import check_labels
 from nucleiseg.counting.pictures import choose_pictures
 from nucleiseg.counting.scales import note_scales, refuse_blocks
 from nucleiseg.errors import IncompleteError, NucleisegError, RunError
@@ -60,11 +61,12 @@ class CountResult:
 
 def prepare(
     inputs: Sequence[str],
-    model: Path,
+    model: str | Path | None,
     config: Config,
     *,
     folder: Path | None = None,
     workers: int | None = None,
+    labels: bool = False,
 ) -> Prepared:
     """Check model, configuration and archives, and plan; write nothing.
 
@@ -72,8 +74,8 @@ def prepare(
     ----------
     inputs : sequence of str
         Each `ARCHIVE` or `ARCHIVE:KEY`.
-    model : Path
-        The model bundle.
+    model : str, Path or None
+        The model bundle; see :func:`nucleiseg.bundle.read_bundle`.
     config : Config
     folder : Path, optional
         The run directory. If a run was planned in it before, its size of shards is
@@ -81,14 +83,16 @@ def prepare(
     workers : int, optional
         Workers that are expected, for the size of shards; None: as many as
         :func:`count` would start here.
+    labels : bool
+        Whether label images are made, too.
 
     Raises
     ------
     BundleError, RunError
-        The model cannot be used, no input can be read, or the table's format or the
-        nuclei's diameter does not fit the inputs.
+        The model cannot be used, no input can be read, or the table's format, one
+        file of label images or the nuclei's diameter does not fit the inputs.
     """
-    bundle = read_bundle(model.absolute())
+    bundle = read_bundle(model)
     resolved = _resolve_index(resolve_for_counting(config, bundle))
     n_workers, device = expect_workers(workers, device=config.inference.device)
     plan = make_plan(
@@ -97,7 +101,8 @@ def prepare(
         bundle,
         n_workers=n_workers,
         device=device,
-        shard_pixels=_find_shard_pixels(folder),
+        shard_pixels=_find_shard_pixels(folder, labels=labels),
+        labels=labels,
     )
     reasons = [
         f"{plan.archives[entry.archive].path}"
@@ -110,6 +115,7 @@ def prepare(
     refuse_blocks(plan, resolved)
     if resolved.table.format == "notebook":
         check_notebook_format(plan)
+    check_labels(plan)
     for reason in reasons:
         logger.warning("%s", reason)
     return Prepared(plan, resolved, bundle)
@@ -124,11 +130,12 @@ def _resolve_index(config: Config) -> Config:
     return config.model_copy(update={"shards": shards})
 
 
-def _find_shard_pixels(folder: Path | None) -> int | None:
-    """Find the size of shards that a run was planned with before."""
+def _find_shard_pixels(folder: Path | None, *, labels: bool) -> int | None:
+    """Find the size of shards that a run like this was planned with before."""
     if folder is None or not CountRun(folder).plan.exists():
         return None
-    return read_plan(CountRun(folder).plan).shard_pixels
+    before = read_plan(CountRun(folder).plan)
+    return before.shard_pixels if before.has_labels == labels else None
 
 
 def reopen(run: CountRun) -> Prepared:
@@ -140,7 +147,7 @@ def reopen(run: CountRun) -> Prepared:
         It is no count run's directory, or its model is gone.
     """
     plan = read_plan(run.plan)
-    model = Path(read_json(run.manifest)["model"])
+    model = read_json(run.manifest)["model"]
     return Prepared(plan, load_config(run.config), read_bundle(model))
 
 

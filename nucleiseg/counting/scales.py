@@ -1,4 +1,4 @@
-"""By how much images are enlarged, as a count run says it: refused, and written down."""
+"""By how much a count run enlarges images: what it refuses, and what it notes."""
 
 from dataclasses import asdict
 

@@ -135,7 +135,10 @@ def inspect_labelled(data: DataConfig) -> LabelledShapes:
     sources = _find_sources(path, data.images, data.masks, weight=data.weight)
     for other in data.more:
         sources += _find_sources(
-            Path(other.archive), other.images, other.masks, weight=other.weight
+            Path(other.archive or data.archive),
+            other.images,
+            other.masks,
+            weight=other.weight,
         )
     if data.validation_images is not None:
         apart = _find_sources(

@@ -20,8 +20,8 @@ from nucleiseg.bundle import read_bundle
 from nucleiseg.config import InstancesConfig, load_config
 from nucleiseg.errors import ArchiveError, BundleError, RunError
 from nucleiseg.inference.large import find_facts, summarise_shard
+from nucleiseg.inference.one_image import label_maps, predict_maps
 from nucleiseg.inference.parts import Parts
-from nucleiseg.inference.one_image import predict_image
 from nucleiseg.inference.scales import Scales
 from nucleiseg.inference.setting_up import load
 from nucleiseg.inference.sources import Sources
@@ -29,7 +29,7 @@ from nucleiseg.inference.streaming import Stream
 from nucleiseg.inference.times import StageTimes
 from nucleiseg.instances import BlockSummary
 from nucleiseg.runs import CountRun, create_private, read_json, write_json
-from nucleiseg.shards import Entry, read_plan
+from nucleiseg.shards import DatasetShare, Entry, read_plan
 from nucleiseg.tables import (
     ImageRow,
     read_partial,
@@ -72,7 +72,7 @@ class Engine:
         self._instances = InstancesConfig.model_validate(
             self.plan.settings["instances"]
         )
-        model = read_bundle(Path(read_json(run.manifest)["model"]))
+        model = read_bundle(read_json(run.manifest)["model"])
         if model.identity != self.plan.settings["model"]:
             raise BundleError(
                 f"model bundle {model.paths.root} has changed since run {run.root} was "
@@ -83,7 +83,11 @@ class Engine:
             run, self.plan, self.config, model, n_threads=n_threads
         )
         self._stream = Stream(
-            self._network, model.preprocess, self._instances, n_threads=n_threads
+            self._network,
+            model.preprocess,
+            self._instances,
+            n_threads=n_threads,
+            labels=self.plan.has_labels,
         )
         self._sources = Sources(run, self.plan, self.config, n_threads=n_threads)
         self._scales = Scales(
@@ -119,7 +123,7 @@ class Engine:
         # images that are looked at for the scale are others.
         with contextlib.suppress(ArchiveError):
             self._sources.open(shard)
-            self.find_scale(shard)
+            self._scales.find(shard)
         if shard.block is not None:
             return self._compute_block(number, shard)
         rows = self._compute_all(number, shard)
@@ -139,12 +143,13 @@ class Engine:
         times = StageTimes(n_images=shard.n_new_images)
         with times.running():
             summary: BlockSummary | None = None
+            labels: bytes | None = None
             reason = self._attempts.history(number).verdict(shard.start)
             if reason is None:
                 whole = (shard.start, shard.stop)
                 with self._attempts.attempt(number, whole, worker=self._worker):
                     try:
-                        summary = self._summarise(shard)
+                        summary, labels = self._summarise(shard)
                     except ArchiveError as error:
                         reason = error.reason
             self._note_failures(number, int(reason is not None))
@@ -155,6 +160,7 @@ class Engine:
                 None if summary is None else summary.to_bytes(),
                 reason,
                 compute=self.compute.identity,
+                labels=labels,
             )
             self._attempts.clear(number)
         n_failed = int(reason is not None and shard.is_first_block)
@@ -162,12 +168,19 @@ class Engine:
             number, shard.n_new_images, n_failed, times.wall_s, False, times
         )
 
-    def _summarise(self, shard: Entry) -> BlockSummary:
+    def _summarise(self, shard: Entry) -> tuple[BlockSummary, bytes | None]:
         reader = self._sources.open(shard)
         archive = self.plan.archives[shard.archive]
         facts = find_facts(self.run, archive, shard, reader, self._preprocess)
         try:
-            return summarise_shard(self._network, reader, shard, facts, self._instances)
+            return summarise_shard(
+                self._network,
+                reader,
+                shard,
+                facts,
+                self._instances,
+                labels=self.plan.has_labels,
+            )
         except ValueError as error:
             if str(error) != "not finite":
                 raise
@@ -202,21 +215,39 @@ class Engine:
         else:
             note.unlink(missing_ok=True)
 
-    def find_scale(self, shard: Entry) -> float:
-        """Find by how much the network sees the images of a shard enlarged."""
-        return self._scales.find(shard)
-
     def predict_image(
         self, shard: Entry, pixels: NDArray[Any]
     ) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
-        """Predict an image of a shard; see :func:`one_image.predict_image`."""
-        return predict_image(
-            self._network,
-            pixels,
-            self._preprocess,
-            self._instances,
-            scale=self.find_scale(shard),
-        )
+        """Predict and label an image of a shard, as within it.
+
+        Returns
+        -------
+        maps : (H, W, C) float32 ndarray, in [0, 1]
+        labels : (H, W) int32 ndarray
+        """
+        return label_maps(self._predict(shard, pixels), pixels.shape, self._instances)
+
+    def predict_maps(self, share: DatasetShare, index: int) -> NDArray[np.float32]:
+        """Predict an image of a dataset, at the scale that the network sees it at.
+
+        Returns
+        -------
+        (h, w, C) float32 ndarray, in [0, 1]
+            Not of the image's size where it is enlarged or reduced.
+
+        Raises
+        ------
+        ArchiveError
+            The image cannot be read or normalised, or the output is not finite.
+        """
+        pixels = self._sources.open(share).read(index, index + 1)[0]
+        return self._predict(share, pixels)
+
+    def _predict(
+        self, source: Entry | DatasetShare, pixels: NDArray[Any]
+    ) -> NDArray[np.float32]:
+        scale = self._scales.find(source)
+        return predict_maps(self._network, pixels, self._preprocess, scale=scale)
 
     def open_source(self, shard: Entry) -> Reader:
         """Open a reader of a shard's dataset, to be closed by the caller.
@@ -241,7 +272,7 @@ class Engine:
             ]
         times = StageTimes(n_images=shard.n_images)
         self._times.append(times)
-        scale = self.find_scale(shard)
+        scale = self._scales.find(shard)
         rows = list(self._stream.count(shard, reader, times, scale=scale))
         if shard.stop == reader.info.n_images:
             self._sources.close()

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nucleiseg.config import InstancesConfig
-from nucleiseg.inference.windows import WINDOW_PX, cut_windows, pad_window
+from nucleiseg.inference.windows import cut_windows, pad_window
 from nucleiseg.instances import label_nuclei
 
 FloatImage = NDArray[np.float32]

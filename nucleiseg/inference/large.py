@@ -15,6 +15,7 @@ from nucleiseg.errors import ArchiveError
 from nucleiseg.inference.network import TiledNetwork
 from nucleiseg.inference.pieces import Piece
 from nucleiseg.instances import BlockSummary, saturation_limit, summarise_block
+from nucleiseg.labels import encode
 from nucleiseg.preprocess import Range, RangeFinder, scale
 from nucleiseg.runs import CountRun, create_private, publish_json, read_json
 from nucleiseg.shards import ArchiveRef, Entry
@@ -108,8 +109,16 @@ def summarise_shard(
     shard: Entry,
     facts: ImageFacts,
     settings: InstancesConfig,
-) -> BlockSummary:
+    *,
+    labels: bool = False,
+) -> tuple[BlockSummary, bytes | None]:
     """Predict a block of an image and label it.
+
+    Returns
+    -------
+    summary : BlockSummary
+    labels : bytes or None
+        Its packed label image, where asked for and it has any nucleus.
 
     Raises
     ------
@@ -126,19 +135,23 @@ def summarise_shard(
     pixels = reader.read_region(
         shard.start, (rows.start, rows.stop), (columns.start, columns.stop)
     )
-    maps = _predict(network, block, scale(pixels, facts.value_range))
     core = tuple(
         slice(side.start - start.start, side.stop - start.start)
         for side, start in zip(block.core, block.region, strict=True)
     )
-    return summarise_block(
+    out = None
+    if labels:
+        out = np.empty(pixels[core].shape, dtype=np.int32)
+    summary = summarise_block(
         pixels[core],
-        maps,
+        _predict(network, block, scale(pixels, facts.value_range)),
         block.core,
         shard.image_shape,
         settings,
         limit=facts.limit,
+        out=out,
     )
+    return summary, None if out is None else encode(out)
 
 
 def _predict(

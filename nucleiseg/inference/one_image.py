@@ -9,19 +9,18 @@ from nucleiseg.config import InstancesConfig, PreprocessConfig
 from nucleiseg.errors import ArchiveError
 from nucleiseg.inference.network import TiledNetwork
 from nucleiseg.inference.pieces import Piece, join, prepare
-from nucleiseg.instances import label_nuclei, restore_maps, segment_rescaled
+from nucleiseg.instances import label_nuclei, restore_labels, restore_maps
 from nucleiseg.preprocess import scaled_shape
 
 
-def predict_image(
+def predict_maps(
     network: TiledNetwork,
     pixels: NDArray[Any],
     preprocess: PreprocessConfig,
-    instances: InstancesConfig,
     *,
     scale: float,
-) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
-    """Predict and label one image.
+) -> NDArray[np.float32]:
+    """Predict one image.
 
     Parameters
     ----------
@@ -29,16 +28,13 @@ def predict_image(
     pixels : (H, W) ndarray
         As stored.
     preprocess : PreprocessConfig
-    instances : InstancesConfig
     scale : float
         By how much the network sees it enlarged.
 
     Returns
     -------
-    maps : (H, W, C) float32 ndarray, in [0, 1]
-        The network's output: foreground probability, and marker map where C = 2.
-    labels : (H, W) int32 ndarray
-        0 = background, 1…n = nuclei.
+    (h, w, C) float32 ndarray, in [0, 1]
+        Of the enlarged image: foreground probability, and marker map where C = 2.
 
     Raises
     ------
@@ -51,10 +47,29 @@ def predict_image(
     if piece.reasons:
         raise ArchiveError(piece.reasons[0])
     (piece,) = network.predict([piece])
-    maps = join(piece, tiling)[0]
+    (maps,) = join(piece, tiling)
     if not np.isfinite(maps.max()):
         raise ArchiveError(network.not_finite)
-    if maps.shape[:2] == pixels.shape:
-        return maps, label_nuclei(maps, instances)
-    labels, _ = segment_rescaled(pixels, maps, instances)
-    return restore_maps(maps, pixels.shape), labels
+    return np.asarray(maps)
+
+
+def label_maps(
+    maps: NDArray[np.float32], shape: tuple[int, ...], instances: InstancesConfig
+) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
+    """Label the maps of an image, and bring both to the size it has as stored.
+
+    Parameters
+    ----------
+    maps : (h, w, C) float32 ndarray, in [0, 1]
+    shape : (int, int)
+        Of the image as stored.
+    instances : InstancesConfig
+
+    Returns
+    -------
+    maps : (H, W, C) float32 ndarray, in [0, 1]
+    labels : (H, W) int32 ndarray
+        0 = background, 1…n = nuclei.
+    """
+    labels = restore_labels(label_nuclei(maps, instances), shape)
+    return restore_maps(maps, shape), labels

@@ -105,6 +105,6 @@ def prepare(piece: Piece, settings: PreprocessConfig, tiling: Tiling) -> Piece:
 
 
 def join(piece: Piece, tiling: Tiling) -> NDArray[np.float32]:
-    """Maps of a piece, (n, H, W, C), in [0, 1]; H and W are those of the tiling."""
+    """Put together the maps of a piece, (n, H, W, C); H and W are the tiling's."""
     assert piece.outputs is not None
     return tiling.join_stack(piece.outputs)

@@ -128,9 +128,7 @@ def read_scale(
                 )
         return DatasetScale(**{**values, "datasets": tuple(values["datasets"])})
     except (KeyError, TypeError) as error:
-        raise RunError(
-            f"{path} is damaged ({error}); use another --run"
-        ) from error
+        raise RunError(f"{path} is damaged ({error}); use another --run") from error
 
 
 def read_scales(

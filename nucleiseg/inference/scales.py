@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nucleiseg.archives import Reader
-from nucleiseg.config import InstancesConfig, PreprocessConfig
+from nucleiseg.config import InferenceConfig, InstancesConfig, PreprocessConfig
 from nucleiseg.errors import ArchiveError
 from nucleiseg.inference.estimating import Predict, estimate_diameter
 from nucleiseg.inference.scale_records import (
@@ -71,8 +71,8 @@ class Scales:
         self._predict = predict
         self._known: dict[Group, float] = {}
 
-    def find(self, shard: Entry) -> float:
-        """Find by how much the images of a shard are enlarged.
+    def find(self, source: Entry | DatasetShare) -> float:
+        """Find by how much the network sees the images of a shard enlarged.
 
         The same for all workers, whoever looks first: it depends on the dataset, the
         model and the compute setting only.
@@ -87,12 +87,12 @@ class Scales:
         wanted_px = self._preprocess.diameter_px
         if wanted_px is None:
             return 1.0
-        group = self._groups[shard.archive, str(shard.dataset)]
+        group = self._groups[source.archive, str(source.dataset)]
         if group not in self._known:
             place = (self._run, self._plan, group)
             known = read_scale(*place, compute=self._compute)
             if known is None:
-                found = self._look(group, wanted_px, is_in_blocks=shard.block is not None)
+                found = self._look(group, wanted_px)
                 logger.info("%s", found)
                 known = publish_scale(*place, found, compute=self._compute)
             self._known[group] = known.scale
@@ -106,14 +106,20 @@ class Scales:
             for share in group
         }
 
-    def _look(
-        self, group: Group, wanted_px: float, *, is_in_blocks: bool
-    ) -> DatasetScale:
+    @cached_property
+    def _in_blocks(self) -> set[tuple[int, str]]:
+        """Datasets whose images are counted in blocks."""
+        shards = self._plan.shards
+        firsts = shards.select(shards.is_block & (shards.n_new_images > 0))
+        return {(shard.archive, str(shard.dataset)) for shard in firsts}
+
+    def _look(self, group: Group, wanted_px: float) -> DatasetScale:
         archive = self._plan.archives[group[0].archive].name
         names = tuple(share.dataset for share in group)
-        given_px = self._plan.settings["inference"]["diameter_px"]
+        settings = InferenceConfig.model_validate(self._plan.settings["inference"])
+        given_px = settings.diameter_px
         kept = DatasetScale(archive, names, 1.0, None, wanted_px, "no nuclei")
-        if is_in_blocks:
+        if (group[0].archive, group[0].dataset) in self._in_blocks:
             return replace(kept, diameter_px=given_px, way="in blocks")
         if given_px is not None:
             scale = find_scale(given_px, wanted_px, group[0].image_shape)

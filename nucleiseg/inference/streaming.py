@@ -20,7 +20,8 @@ from nucleiseg.inference.network import TiledNetwork
 from nucleiseg.inference.pieces import Piece, divide, join, prepare, read_piece
 from nucleiseg.inference.pipeline import map_ordered
 from nucleiseg.inference.times import StageTimes
-from nucleiseg.instances import count_nuclei, segment_rescaled
+from nucleiseg.instances import count_nuclei, segment_nuclei
+from nucleiseg.labels import encode
 from nucleiseg.preprocess import scaled_shape
 from nucleiseg.shards import Entry
 from nucleiseg.tables import ImageRow
@@ -37,6 +38,8 @@ class Stream:
     instances : InstancesConfig
     n_threads : int
         Threads of each stage but reading.
+    labels : bool
+        Whether rows hold the label images, too.
     """
 
     def __init__(
@@ -46,11 +49,13 @@ class Stream:
         instances: InstancesConfig,
         *,
         n_threads: int,
+        labels: bool = False,
     ) -> None:
         self._network = network
         self._preprocess = preprocess
         self._instances = instances
         self._n_threads = n_threads
+        self._has_labels = labels
 
     def count(
         self, shard: Entry, reader: Reader, times: StageTimes, *, scale: float = 1.0
@@ -121,13 +126,16 @@ class Stream:
     def _count_image(
         self, index: int, pixels: NDArray[Any], maps: NDArray[np.float32]
     ) -> ImageRow:
+        labels = None
         try:
-            if maps.shape[:2] != pixels.shape:
-                _, summary = segment_rescaled(pixels, maps, self._instances)
+            # At another scale nuclei are what is left of them at the image's own.
+            if self._has_labels or maps.shape[:2] != pixels.shape:
+                label_image, summary = segment_nuclei(pixels, maps, self._instances)
+                labels = encode(label_image) if self._has_labels else None
             else:
                 summary = count_nuclei(pixels, maps, self._instances)
         except ValueError:
             if np.isfinite(maps.max()):
                 raise
             return ImageRow(index, None, self._network.not_finite)
-        return ImageRow(index, summary)
+        return ImageRow(index, summary, labels=labels)

@@ -64,7 +64,7 @@ def _shrink(shape: tuple[int, ...]) -> tuple[int, int]:
 
 
 def _find_starts(length: int, side: int) -> list[int]:
-    """Starts of windows side by side, spread evenly; one at 0 where none fits."""
+    """Find where windows lie side by side, spread evenly; one where none fits."""
     number = max(1, length // side)
     spare = max(0, length - number * side)
     return [k * side + (2 * k + 1) * spare // (2 * number) for k in range(number)]
@@ -73,7 +73,7 @@ def _find_starts(length: int, side: int) -> list[int]:
 def _measure_contrast(
     overview: FloatImage, shape: tuple[int, ...], corner: tuple[int, int], side: int
 ) -> float:
-    """Standard deviation of a window in the overview, rounded for a stable order."""
+    """Measure the standard deviation of a window, rounded for a stable order."""
     rows, columns = (
         slice(
             start * short // length,

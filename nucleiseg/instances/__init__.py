@@ -2,20 +2,19 @@
 
 :func:`count_nuclei` does it for one image; an image larger than memory is done in
 blocks by :func:`summarise_block`, and :func:`join_blocks` counts the nuclei on their
-seams once. :func:`label_nuclei` makes the label image, for pictures. Where the network
-saw an image enlarged or reduced, :func:`segment_rescaled` does both.
+seams once. :func:`label_nuclei` makes the label image, :func:`segment_nuclei` both; of
+blocks :func:`summarise_block` does, and :func:`number_blocks` joins their labels.
+Where the network saw an image enlarged or reduced, :func:`segment_nuclei` and
+:func:`restore_labels` bring what it found back to the image's size.
 """
 
 from nucleiseg.instances.blocks import BlockSummary, summarise_block
 from nucleiseg.instances.counting import count_nuclei
-from nucleiseg.instances.joining import join_blocks
+from nucleiseg.instances.joining import join_blocks, number_blocks
 from nucleiseg.instances.labelling import label_nuclei
-from nucleiseg.instances.rescaling import (
-    restore_labels,
-    restore_maps,
-    segment_rescaled,
-)
+from nucleiseg.instances.rescaling import restore_labels, restore_maps
 from nucleiseg.instances.saturation import saturation_limit
+from nucleiseg.instances.segmenting import segment_nuclei
 from nucleiseg.instances.summary import ImageSummary, summarise
 
 __all__ = [
@@ -24,10 +23,11 @@ __all__ = [
     "count_nuclei",
     "join_blocks",
     "label_nuclei",
+    "number_blocks",
     "restore_labels",
     "restore_maps",
     "saturation_limit",
-    "segment_rescaled",
+    "segment_nuclei",
     "summarise",
     "summarise_block",
 ]

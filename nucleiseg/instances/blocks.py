@@ -1,8 +1,8 @@
 """One block of an image too large to be labelled in one piece.
 
 A nucleus that touches an edge shared with another block may go on there; it stays
-open, and the block keeps which pixels along the edge are its. All others are
-finished, and only their sums are kept.
+open, and the block keeps which pixels along the edge are its, and its seed's. All
+others are finished, and only their sums are kept.
 """
 
 from dataclasses import dataclass
@@ -13,7 +13,11 @@ from numpy.typing import NDArray
 
 from nucleiseg.config import InstancesConfig
 from nucleiseg.instances.counting import find_foreground
-from nucleiseg.instances.labelling import label_mask, measure_areas
+from nucleiseg.instances.labelling import (
+    find_nuclei,
+    find_seed_threshold,
+    measure_areas,
+)
 from nucleiseg.instances.maps import split_maps
 from nucleiseg.instances.saturation import count_saturated
 from nucleiseg.instances.storage import pack, unpack
@@ -32,6 +36,8 @@ class BlockSummary:
     """Rows and columns."""
     threshold: float
     """As the block was labelled with."""
+    seed_threshold: float | None
+    """As the block was labelled with; None where components are nuclei."""
     min_area_px: int
     """As the finished nuclei were counted with."""
     n_saturated: int
@@ -44,9 +50,13 @@ class BlockSummary:
     """(n,) sum of each open nucleus' probabilities, in units of 2^-30."""
     at_border: NDArray[np.bool_]
     """(n,) whether each open nucleus touches the image's edge in this block."""
+    is_seeded: NDArray[np.bool_]
+    """(n,) whether each open nucleus has a seed in this block; all of them, where
+    components are nuclei: then every pixel is seed."""
     top: NDArray[np.int32]
-    """Open nuclei along the first row: 0 = background, 1…n; of length 0 where the
-    image ends."""
+    """Open nuclei along the first row: 0 = background, 1…n where a pixel belongs to
+    the seed of a nucleus, -1…-n where to the rest of it; of length 0 where the image
+    ends."""
     bottom: NDArray[np.int32]
     """Along the last row."""
     left: NDArray[np.int32]
@@ -72,7 +82,9 @@ class BlockSummary:
         )
         wide = np.stack([self.areas, self.probability_sums])
         sides = (self.top, self.bottom, self.left, self.right)
-        return pack(self.threshold, numbers, wide, self.at_border, sides)
+        thresholds = (self.threshold, self.seed_threshold)
+        flags = np.stack([self.at_border, self.is_seeded])
+        return pack(thresholds, numbers, wide, flags, sides)
 
     @classmethod
     def from_bytes(cls, data: bytes) -> "BlockSummary":
@@ -83,17 +95,18 @@ class BlockSummary:
         ValueError
             The bytes are damaged, or another version's.
         """
-        threshold, numbers, wide, at_border, sides = unpack(data)
+        thresholds, numbers, wide, flags, sides = unpack(data)
         height, width, min_area_px, n_saturated, *finished = numbers
         return cls(
             (height, width),
-            threshold,
+            *thresholds,
             min_area_px,
             n_saturated,
             Tally(*finished),
             wide[0],
             wide[1],
-            at_border,
+            flags[0],
+            flags[1],
             *sides,
         )
 
@@ -106,6 +119,7 @@ def summarise_block(
     settings: InstancesConfig,
     *,
     limit: float | None,
+    out: NDArray[np.int32] | None = None,
 ) -> BlockSummary:
     """Label one block of an image and keep what joining needs.
 
@@ -121,10 +135,14 @@ def summarise_block(
     image_shape : (int, int)
         Rows and columns of the whole image.
     settings : InstancesConfig
-        Threshold and smallest area, the same for all blocks.
+        Method, thresholds and smallest area, the same for all blocks.
     limit : float or None
         Value of a saturated pixel, :func:`saturation_limit` of the whole image; may
         be None for integers.
+    out : (h, w) int32 ndarray, optional
+        Gets the block's label image: 0 = background and finished nuclei that are too
+        small, 1…k = the other finished ones, k + 1…k + n = the open ones, in the order
+        of the summary; :func:`number_blocks` has their numbers in the image.
 
     Returns
     -------
@@ -134,8 +152,12 @@ def summarise_block(
     ------
     ValueError
         "not finite": a probability is; or the block does not fit the image.
+    ConfigError
+        The method is `watershed`, and there is no marker map.
     """
-    probability_part, _ = split_maps(maps_part)
+    probability_part, marker = split_maps(maps_part)
+    # Two maps were copied, and a block is large: the caller may have let go of them.
+    del maps_part
     _check(image_part, probability_part, core, image_shape, limit)
     rows, columns = core
     # Top, bottom, left, right: whether another block lies beyond.
@@ -145,10 +167,11 @@ def summarise_block(
         columns.start > 0,
         columns.stop < image_shape[1],
     )
-    mask = find_foreground(probability_part, settings)
+    mask = find_foreground(probability_part, marker, settings)
     if mask is None:
         mask = np.zeros(probability_part.shape, dtype=np.bool_)
-    n_labels, labels = label_mask(mask)
+    nuclei = find_nuclei(mask, marker, settings)
+    n_labels, labels = nuclei.n_labels, nuclei.labels
     sides = (labels[0], labels[-1], labels[:, 0], labels[:, -1])
     is_open = _find_touching(sides, inner, n_labels)
     at_border = _find_touching(sides, [not is_inner for is_inner in inner], n_labels)
@@ -163,21 +186,29 @@ def summarise_block(
         border_count=int(np.count_nonzero(at_border & keep)),
         probability_sum=int(sums[keep].sum()),
     )
-    numbers = np.zeros(n_labels, dtype=np.int32)
-    numbers[is_open] = np.arange(1, np.count_nonzero(is_open) + 1)
+    openings = np.zeros(n_labels, dtype=np.int32)
+    openings[is_open] = np.arange(1, np.count_nonzero(is_open) + 1)
+    seeds = nuclei.seeds
+    seed_sides = (seeds[0], seeds[-1], seeds[:, 0], seeds[:, -1])
     nothing = np.zeros(0, dtype=np.int32)
+    if out is not None:
+        numbers = openings + finished.count * is_open
+        numbers[keep] = np.arange(1, finished.count + 1)
+        np.take(numbers.astype(np.int32), labels, out=out, mode="clip")
     return BlockSummary(
         probability_part.shape,
         settings.threshold,
+        find_seed_threshold(marker is not None, settings),
         settings.min_area_px,
         count_saturated(image_part, limit),
         finished,
         areas[is_open],
         sums[is_open],
         at_border[is_open],
+        nuclei.is_seeded[is_open],
         *(
-            numbers[side] if is_inner else nothing
-            for side, is_inner in zip(sides, inner, strict=True)
+            np.where(is_seed, openings[side], -openings[side]) if is_inner else nothing
+            for side, is_seed, is_inner in zip(sides, seed_sides, inner, strict=True)
         ),
     )
 

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nucleiseg.config import InstancesConfig
-from nucleiseg.instances.labelling import count_touching, label_mask, measure_areas
+from nucleiseg.instances.labelling import count_touching, find_nuclei, measure_areas
 from nucleiseg.instances.maps import split_maps
 from nucleiseg.instances.saturation import count_saturated
 from nucleiseg.instances.summary import ImageSummary, Tally
@@ -31,7 +31,7 @@ def count_nuclei(
     maps : (H, W, C) float32 ndarray, in [0, 1]
         The network's output: foreground probability, and marker map where C = 2.
     settings : InstancesConfig
-        Threshold and smallest area.
+        Method, thresholds and smallest area.
     limit : float, optional
         Value of a saturated pixel, where the image is a part of a larger one
         (:func:`saturation_limit`); by default taken from the image itself.
@@ -45,28 +45,34 @@ def count_nuclei(
     ------
     ValueError
         "not finite": a probability is NaN or infinite; the caller knows which image.
+    ConfigError
+        The method is `watershed`, and there is no marker map.
     """
-    probability, _ = split_maps(maps)
-    mask = find_foreground(probability, settings)
-    tally = Tally() if mask is None else _tally(probability, mask, settings)
+    probability, marker = split_maps(maps)
+    mask = find_foreground(probability, marker, settings)
+    tally = Tally() if mask is None else _tally(probability, marker, mask, settings)
     return tally.summarise(
         n_pixels=probability.size, n_saturated=count_saturated(image, limit)
     )
 
 
 def find_foreground(
-    probability: NDArray[np.float32], settings: InstancesConfig
+    probability: NDArray[np.float32],
+    marker: NDArray[np.float32] | None,
+    settings: InstancesConfig,
 ) -> NDArray[np.bool_] | None:
     """Find the pixels above the threshold; None, at next to no cost, without any.
 
     Raises
     ------
     ValueError
-        "not finite": the largest probability is.
+        "not finite": the largest probability or marker is.
     """
     # One NaN makes the maximum NaN; and the maximum says whether there is anything.
     highest = probability.max()
-    if not np.isfinite(highest):
+    if not np.isfinite(highest) or (
+        marker is not None and not np.isfinite(marker.max())
+    ):
         raise ValueError("not finite")
     if not highest > settings.threshold:
         return None
@@ -75,10 +81,12 @@ def find_foreground(
 
 def _tally(
     probability: NDArray[np.float32],
+    marker: NDArray[np.float32] | None,
     mask: NDArray[np.bool_],
     settings: InstancesConfig,
 ) -> Tally:
-    n_labels, labels = label_mask(mask)
+    nuclei = find_nuclei(mask, marker, settings)
+    n_labels, labels = nuclei.n_labels, nuclei.labels
     keep = np.ones(n_labels, dtype=np.bool_)
     if settings.min_area_px > 1:
         keep = measure_areas(labels, n_labels) >= settings.min_area_px

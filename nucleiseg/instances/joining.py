@@ -1,4 +1,12 @@
-"""From the blocks of an image to its summary: each nucleus on a seam counted once."""
+"""From the blocks of an image to all of it: each nucleus on a seam is one.
+
+The count, and but for the smallest area all else, is that of the image in one piece:
+seeds are joined across seams as in it, and what has no seed in its block goes to a
+nucleus that it touches across a seam. Only where several nuclei touch on a seam may
+another one of them get some pixels than in one piece: that shows in `border_count`
+where they reach the image's edge, and in the count where one of them comes to lie on
+the other side of the smallest area.
+"""
 
 from collections.abc import Sequence
 
@@ -7,10 +15,9 @@ from numpy.typing import NDArray
 
 from nucleiseg.config import InstancesConfig
 from nucleiseg.instances.blocks import BlockSummary, Core
+from nucleiseg.instances.seams import join_across
 from nucleiseg.instances.summary import ImageSummary, Tally
-from nucleiseg.instances.unions import find_roots
 
-Pairs = NDArray[np.int64]
 Grid = list[list[BlockSummary]]
 
 
@@ -34,7 +41,7 @@ def join_blocks(
     Returns
     -------
     ImageSummary
-        That of the whole image in one piece.
+        That of the whole image in one piece, with the exceptions named above.
 
     Raises
     ------
@@ -43,9 +50,7 @@ def join_blocks(
     """
     grid = _arrange(parts, image_shape, settings)
     blocks = [block for row in grid for block in row]
-    offsets = np.cumsum([0, *(block.n_open for block in blocks)])
-    pairs = _find_pairs(grid, offsets)
-    roots = find_roots(int(offsets[-1]), pairs[0], pairs[1])
+    roots = join_across(grid)
 
     tally = sum((block.finished for block in blocks), Tally())
     tally += _tally_open(blocks, roots, settings.min_area_px)
@@ -55,15 +60,61 @@ def join_blocks(
     )
 
 
+def number_blocks(
+    parts: Sequence[tuple[Core, BlockSummary]],
+    image_shape: tuple[int, int],
+    settings: InstancesConfig,
+) -> list[NDArray[np.uint32]]:
+    """Give the nuclei of one image numbers that hold for all of its blocks.
+
+    Parameters and exceptions are those of :func:`join_blocks`.
+
+    Returns
+    -------
+    list of (k + n + 1,) uint32 ndarray
+        For each block, in the order of `parts`, the number in the image of each label
+        of :func:`summarise_block`: 0 where a nucleus is too small, else 1…count without
+        gaps. Block by block, row by row, its k finished nuclei come first, then those
+        of its n open ones that stand for all of their nucleus.
+    """
+    grid = _arrange(parts, image_shape, settings)
+    blocks = [block for row in grid for block in row]
+    roots = join_across(grid)
+    _, keep = _measure_open(blocks, roots, settings.min_area_px)
+    n_open = [block.n_open for block in blocks]
+    offsets = np.cumsum([0, *n_open])
+    n_finished = np.cumsum([0, *(block.finished.count for block in blocks)])
+    n_kept = np.concatenate([[0], np.cumsum(keep)])
+    finished_before = np.repeat(n_finished[1:], n_open)
+    of_roots = np.where(keep, n_kept[1:] + finished_before, 0)
+    numbers = []
+    for place, block in enumerate(blocks):
+        start, stop = offsets[place], offsets[place + 1]
+        finished = np.arange(1, block.finished.count + 1)
+        finished += n_finished[place] + n_kept[start]
+        openings = of_roots[roots[start:stop]]
+        numbers.append(np.concatenate([[0], finished, openings]).astype(np.uint32))
+    corners = [(rows.start, columns.start) for (rows, columns), _ in parts]
+    places = {corner: place for place, corner in enumerate(sorted(corners))}
+    return [numbers[places[corner]] for corner in corners]
+
+
+def _measure_open(
+    blocks: list[BlockSummary], roots: NDArray[np.int64], min_area_px: int
+) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Area of each root's nucleus, and whether it is a root and large enough, (n,)."""
+    areas = np.zeros(len(roots), dtype=np.int64)
+    np.add.at(areas, roots, np.concatenate([block.areas for block in blocks]))
+    return areas, (roots == np.arange(len(roots))) & (areas >= min_area_px)
+
+
 def _tally_open(
     blocks: list[BlockSummary], roots: NDArray[np.int64], min_area_px: int
 ) -> Tally:
-    areas = np.zeros(len(roots), dtype=np.int64)
-    np.add.at(areas, roots, np.concatenate([block.areas for block in blocks]))
+    areas, keep = _measure_open(blocks, roots, min_area_px)
     at_border = np.zeros(len(roots), dtype=np.bool_)
     at_border[roots[np.concatenate([block.at_border for block in blocks])]] = True
     sums = np.concatenate([block.probability_sums for block in blocks])
-    keep = (roots == np.arange(len(roots))) & (areas >= min_area_px)
     return Tally(
         count=int(np.count_nonzero(keep)),
         n_foreground=int(areas[keep].sum()),
@@ -71,48 +122,6 @@ def _tally_open(
         # Python's integers have no end; a few hundred thousand are added in no time.
         probability_sum=sum(sums[keep[roots]].tolist()),
     )
-
-
-def _find_pairs(grid: Grid, offsets: NDArray[np.int64]) -> Pairs:
-    """Find the open nuclei that touch across a seam, (2, n), numbered from 0.
-
-    A seam is followed through the whole image, so that diagonal neighbours across
-    the corner of four blocks are among those along it::
-
-        . . a | . .
-        ------+----
-        . . . | b .
-    """
-    n_columns = len(grid[0])
-    starts = offsets[:-1].reshape(len(grid), n_columns)
-
-    def number(side: NDArray[np.int32], row: int, column: int) -> NDArray[np.int64]:
-        # -1 is the background.
-        return np.where(side > 0, side + (starts[row, column] - 1), -1)
-
-    seams = []
-    for row in range(len(grid) - 1):
-        above = [number(b.bottom, row, c) for c, b in enumerate(grid[row])]
-        below = [number(b.top, row + 1, c) for c, b in enumerate(grid[row + 1])]
-        seams.append(_pair(np.concatenate(above), np.concatenate(below)))
-    for column in range(n_columns - 1):
-        before = [number(b[column].right, r, column) for r, b in enumerate(grid)]
-        after = [number(b[column + 1].left, r, column + 1) for r, b in enumerate(grid)]
-        seams.append(_pair(np.concatenate(before), np.concatenate(after)))
-    return np.concatenate([np.zeros((2, 0), dtype=np.int64), *seams], axis=1)
-
-
-def _pair(one: NDArray[np.int64], other: NDArray[np.int64]) -> Pairs:
-    """Pair the 8-neighbours across one seam, each pair of a run of pixels once."""
-    first = np.concatenate([one, one[:-1], one[1:]])
-    second = np.concatenate([other, other[1:], other[:-1]])
-    touch = (first >= 0) & (second >= 0)
-    pairs = np.stack([first[touch], second[touch]])
-    if not pairs.size:
-        return pairs
-    is_new = np.ones(pairs.shape[1], dtype=np.bool_)
-    is_new[1:] = (pairs[:, 1:] != pairs[:, :-1]).any(axis=0)
-    return pairs[:, is_new]
 
 
 def _arrange(
@@ -141,6 +150,11 @@ def _arrange(
         )
     for place, block in found.items():
         _check(block, place, image_shape, settings)
+    if len({block.seed_threshold is None for block in found.values()}) > 1:
+        raise ValueError(
+            f"some of {len(parts)} blocks were made with seeds and some without; "
+            "compute them anew with one model"
+        )
     return [[found[place] for place in row] for row in places]
 
 
@@ -171,10 +185,19 @@ def _check(
             f"{where} was made with shape {block.shape} and seams of {lengths} pixels, "
             f"expected {(height, width)} and {inner}; compute it anew"
         )
-    made = (block.threshold, block.min_area_px)
-    asked = (settings.threshold, settings.min_area_px)
+    # Whether there are markers was the network's to say.
+    is_seeded = settings.method == "watershed" or (
+        settings.method == "auto" and block.seed_threshold is not None
+    )
+    made = (block.threshold, block.min_area_px, block.seed_threshold)
+    asked = (
+        settings.threshold,
+        settings.min_area_px,
+        settings.seed_threshold if is_seeded else None,
+    )
     if made != asked:
         raise ValueError(
-            f"{where} was made with threshold and min_area_px {made}, expected "
-            f"{asked}; join with the settings of the blocks, or compute them anew"
+            f"{where} was made with threshold, min_area_px and seed_threshold {made}, "
+            f"expected {asked}; join with the settings of the blocks, or compute them "
+            "anew"
         )

@@ -1,6 +1,6 @@
 """The bytes of a block: a header, plain arrays, a checksum.
 
-    magic  sizes  numbers  wide  at_border  sides  CRC-32
+    magic  sizes  thresholds  numbers  wide  flags  sides  CRC-32
 
 All little-endian. Not compressed: what zlib makes depends on its version, and the
 same block must give the same bytes on every machine; 16 bytes a pixel of its edges
@@ -14,40 +14,47 @@ import numpy as np
 from numpy.typing import NDArray
 
 # Its last character is the version.
-_MAGIC = b"nucblk1\n"
+_MAGIC = b"nucblk2\n"
 _N_NUMBERS = 8
 _N_SIDES = 4
-# Open nuclei, length of each side, threshold, numbers.
-_HEADER = struct.Struct(f"<8sq{_N_SIDES}qd{_N_NUMBERS}q")
+# Open nuclei, length of each side, thresholds, numbers.
+_HEADER = struct.Struct(f"<8sq{_N_SIDES}q2d{_N_NUMBERS}q")
 _CHECKSUM = struct.Struct("<I")
 
 Sides = tuple[
     NDArray[np.int32], NDArray[np.int32], NDArray[np.int32], NDArray[np.int32]
 ]
-Contents = tuple[float, tuple[int, ...], NDArray[np.int64], NDArray[np.bool_], Sides]
+Thresholds = tuple[float, float | None]
+Contents = tuple[
+    Thresholds, tuple[int, ...], NDArray[np.int64], NDArray[np.bool_], Sides
+]
 
 
 def pack(
-    threshold: float,
+    thresholds: Thresholds,
     numbers: tuple[int, ...],
     wide: NDArray[np.int64],
-    at_border: NDArray[np.bool_],
+    flags: NDArray[np.bool_],
     sides: Sides,
 ) -> bytes:
     """Pack a block.
 
     Parameters
     ----------
-    threshold : float
+    thresholds : (float, float or None)
+        Of the foreground and of the seeds; None without seeds.
     numbers : tuple of 8 int
     wide : (2, n) int64 ndarray
         Areas and sums of the open nuclei.
-    at_border : (n,) bool ndarray
-    sides : 4 of (length,) int32 ndarray, 0…n
+    flags : (2, n) bool ndarray
+        Whether each touches the image's edge, and whether it grew from a seed.
+    sides : 4 of (length,) int32 ndarray, -n…n
     """
     lengths = [len(side) for side in sides]
-    header = _HEADER.pack(_MAGIC, wide.shape[1], *lengths, threshold, *numbers)
-    arrays = [wide.astype("<i8"), at_border, *(side.astype("<i4") for side in sides)]
+    # No threshold is 0.
+    pair = (thresholds[0], thresholds[1] or 0.0)
+    header = _HEADER.pack(_MAGIC, wide.shape[1], *lengths, *pair, *numbers)
+    arrays = [wide.astype("<i8"), flags, *(side.astype("<i4") for side in sides)]
     content = header + b"".join(array.tobytes() for array in arrays)
     return content + _CHECKSUM.pack(zlib.crc32(content))
 
@@ -71,28 +78,29 @@ def unpack(data: bytes) -> Contents:
     if found != expected:
         raise _damaged(f"its checksum is {found:08x}, expected {expected:08x}")
     _, n_open, *rest = _HEADER.unpack_from(data)
-    lengths, threshold, numbers = rest[:_N_SIDES], rest[_N_SIDES], rest[_N_SIDES + 1 :]
-    size = _HEADER.size + 17 * n_open + 4 * sum(lengths) + _CHECKSUM.size
+    lengths, rest = rest[:_N_SIDES], rest[_N_SIDES:]
+    threshold, seed_threshold, *numbers = rest
+    size = _HEADER.size + 18 * n_open + 4 * sum(lengths) + _CHECKSUM.size
     if min(n_open, *lengths) < 0 or len(data) != size:
         raise _damaged(f"it has {len(data)} bytes, expected {size}")
     position = _HEADER.size
     wide = np.frombuffer(data, "<i8", 2 * n_open, position).astype(np.int64)
     position += wide.nbytes
-    at_border = np.frombuffer(data, np.uint8, n_open, position) > 0
-    position += n_open
+    flags = np.frombuffer(data, np.uint8, 2 * n_open, position) > 0
+    position += flags.nbytes
     sides = []
     for length in lengths:
         side = np.frombuffer(data, "<i4", length, position).astype(np.int32)
-        if length and not 0 <= side.min() <= side.max() <= n_open:
+        if length and not -n_open <= side.min() <= side.max() <= n_open:
             raise _damaged(f"an edge names other than its {n_open} open nuclei")
         sides.append(side)
         position += side.nbytes
     top, bottom, left, right = sides
     return (
-        threshold,
+        (threshold, seed_threshold or None),
         tuple(numbers),
         wide.reshape(2, n_open),
-        at_border,
+        flags.reshape(2, n_open),
         (top, bottom, left, right),
     )
 

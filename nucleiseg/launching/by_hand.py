@@ -30,12 +30,17 @@ _POLL_S = 2.0
 
 
 def count_by_hand(
-    inputs: Sequence[str], model: Path, config: Config, folder: Path
+    inputs: Sequence[str],
+    model: str | Path | None,
+    config: Config,
+    folder: Path,
+    *,
+    labels: bool = False,
 ) -> NoReturn:
     """Do the part of this job, an element of an array, in a count.
 
     The first element plans and coordinates, and every element works. The process ends
-    with the job's exit status.
+    with the job's exit status. With `labels`, label images are made, too.
 
     Raises
     ------
@@ -54,6 +59,7 @@ def count_by_hand(
             for_cluster(config),
             folder=run.root,
             workers=grant.n_elements * max(1, len(grant.gpus)),
+            labels=labels,
         )
         create_private(run.root)
         if not _is_submitted(run, grant):

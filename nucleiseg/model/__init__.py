@@ -11,7 +11,7 @@ from nucleiseg.model.unet import (
     find_filters,
     predict,
 )
-from nucleiseg.model.weights import load_network, save_weights
+from nucleiseg.model.weights import load_network, save_weights, set_weights
 
 __all__ = [
     "LEVELS",
@@ -26,4 +26,5 @@ __all__ = [
     "predict",
     "round_kernel",
     "save_weights",
+    "set_weights",
 ]

@@ -4,7 +4,7 @@ from typing import Any
 
 from nucleiseg.config import ModelConfig
 
-_N_OUTPUTS = {"mask": 1, "distance": 2}
+_N_OUTPUTS = {"mask": 1, "boundary": 3, "distance": 2, "combined": 4}
 
 
 def n_maps(settings: ModelConfig) -> int:
@@ -22,31 +22,27 @@ def add_head(features: Any, settings: ModelConfig) -> Any:
 
     Returns
     -------
-    keras tensor, (N, H, W, C) float32, in [0, 1]
-        `mask`: foreground. `boundary`: background, interior, boundary, which sum to 1.
-        `distance`: foreground, distance. `combined`: those of `boundary`, distance.
+    keras tensor, (N, H, W, C) float32
+        `mask`: foreground probability. All others are logits, without an activation:
+        `boundary`: background, interior, boundary. `distance`: foreground, distance.
+        `combined`: those of `boundary`, distance.
     """
     import keras
 
-    layers = keras.layers
-
-    def add(n_outputs: int, activation: str) -> Any:
-        # In float32 whatever the precision: near 0.5 a bfloat16 probability has steps
-        # of 0.002, which would move outlines.
-        kind = layers.Conv2D(n_outputs, 1, activation=activation, dtype="float32")
-        if settings.resolution == "half":
-            # Each of the four pixels has weights of its own.
-            kind = layers.Conv2DTranspose(
-                n_outputs, 2, strides=2, activation=activation, dtype="float32"
-            )
-        return kind(features)
-
-    if settings.head in ("mask", "distance"):
-        return add(_N_OUTPUTS[settings.head], "sigmoid")
-    classes = add(3, "softmax")
-    if settings.head == "boundary":
-        return classes
-    return layers.Concatenate(dtype="float32")([classes, add(1, "sigmoid")])
+    # In float32 whatever the precision: near 0.5 a bfloat16 probability has steps
+    # of 0.002, which would move outlines.
+    n_outputs = _N_OUTPUTS[settings.head]
+    activation = "sigmoid" if settings.head == "mask" else None
+    if settings.resolution == "half":
+        # Each of the four pixels has weights of its own.
+        layer = keras.layers.Conv2DTranspose(
+            n_outputs, 2, strides=2, activation=activation, dtype="float32"
+        )
+    else:
+        layer = keras.layers.Conv2D(
+            n_outputs, 1, activation=activation, dtype="float32"
+        )
+    return layer(features)
 
 
 def add_maps(output: Any, settings: ModelConfig) -> Any:
@@ -66,11 +62,14 @@ def add_maps(output: Any, settings: ModelConfig) -> Any:
     import keras
 
     ops = keras.ops
-    if settings.head in ("mask", "distance"):
+    if settings.head == "mask":
         return output
-    interior = output[..., 1:2]
-    foreground = interior + output[..., 2:3]
+    if settings.head == "distance":
+        return ops.sigmoid(output)
+    classes = ops.softmax(output[..., :3], axis=-1)
+    interior = classes[..., 1:2]
+    foreground = interior + classes[..., 2:3]
     marker = interior
     if settings.head == "combined":
-        marker = ops.sqrt(interior * output[..., 3:4])
+        marker = ops.sqrt(interior * ops.sigmoid(output[..., 3:4]))
     return ops.concatenate([foreground, marker], axis=-1)

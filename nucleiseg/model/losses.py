@@ -5,8 +5,6 @@ from typing import Any
 from nucleiseg.config import TrainingConfig
 from nucleiseg.devices import import_tensorflow
 
-# Keeps logarithms finite, as in Keras.
-_LEAST = 1e-7
 # Of an image without nuclei, where Dice would be 0 / 0.
 _SMOOTH = 32.0
 # The distance's error is small beside cross-entropy.
@@ -22,7 +20,7 @@ def image_losses(
     ----------
     targets : (N, H, W, C) float32 tensor
         By :func:`nucleiseg.dataset.targets`.
-    output : (N, H, W, K) float32 tensor, in [0, 1]
+    output : (N, H, W, K) float32 tensor
         By :func:`nucleiseg.model.heads.add_head`.
     head : str
     settings : TrainingConfig
@@ -48,18 +46,24 @@ def image_losses(
     classes, distance, near = (targets[..., channel] for channel in range(3))
     inside = tensorflow.cast(classes > 0.5, "float32")
     weights = 1 + (settings.border_weight - 1) * near
+    # From logits: the gradient of a pixel that is wrong and certain must not vanish,
+    # or training collapses to certainty (it did, in half an epoch).
     if head == "distance":
-        foreground = output[..., 0]
-        right = tensorflow.where(inside > 0.5, foreground, 1 - foreground)
+        foreground = tensorflow.sigmoid(output[..., 0])
+        pixels = tensorflow.nn.sigmoid_cross_entropy_with_logits(
+            labels=inside, logits=output[..., 0]
+        )
     else:
-        one_hot = tensorflow.one_hot(tensorflow.cast(classes, "int32"), 3)
-        right = tensorflow.reduce_sum(one_hot * output[..., :3], axis=-1)
-        foreground = 1 - output[..., 0]
-    pixels = -weights * tensorflow.math.log(tensorflow.maximum(right, _LEAST))
-    losses = tensorflow.reduce_mean(pixels, axis=[1, 2])
+        foreground = 1 - tensorflow.nn.softmax(output[..., :3])[..., 0]
+        pixels = tensorflow.nn.sparse_softmax_cross_entropy_with_logits(
+            labels=tensorflow.cast(classes, "int32"), logits=output[..., :3]
+        )
+    losses = tensorflow.reduce_mean(weights * pixels, axis=[1, 2])
     losses += settings.dice * (1 - _dice(inside, foreground))
     if head != "boundary":
-        errors = weights * tensorflow.abs(output[..., -1] - distance)
+        errors = weights * tensorflow.abs(
+            tensorflow.sigmoid(output[..., -1]) - distance
+        )
         losses += _DISTANCE_SHARE * tensorflow.reduce_mean(errors, axis=[1, 2])
     return losses
 
@@ -75,9 +79,11 @@ def _dice(inside: Any, foreground: Any) -> Any:
 def image_accuracies(targets: Any, output: Any, *, head: str) -> Any:
     """Share of each image's pixels whose foreground is right, (N,) float32 tensor."""
     tensorflow = import_tensorflow()
-    if head in ("mask", "distance"):
+    if head == "mask":
         is_inside = output[..., 0] > 0.5
+    elif head == "distance":
+        is_inside = output[..., 0] > 0
     else:
-        is_inside = output[..., 0] < 0.5
+        is_inside = tensorflow.reduce_max(output[..., 1:3], axis=-1) > output[..., 0]
     is_right = tensorflow.equal(is_inside, targets[..., 0] > 0.5)
     return tensorflow.reduce_mean(tensorflow.cast(is_right, "float32"), axis=[1, 2])

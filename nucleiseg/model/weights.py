@@ -36,21 +36,31 @@ def load_network(info: BundleInfo, *, precision: str = "float32") -> Any:
     BundleError
         The weights do not belong to the network that the bundle describes.
     """
+    network = build_unet(info.model, precision=precision)
+    set_weights(network, info)
+    _round_kernels(network, precision)
+    return add_prediction(network, info.model)
+
+
+def set_weights(network: Any, info: BundleInfo) -> None:
+    """Give a network the weights of a bundle.
+
+    Raises
+    ------
+    BundleError
+        They are those of another network.
+    """
     import_tensorflow()
     import keras
 
     try:
         saved = keras.models.load_model(info.paths.weights, compile=False)
-        network = build_unet(info.model, precision=precision)
         network.set_weights(saved.get_weights())
-        _round_kernels(network, precision)
-        network = add_prediction(network, info.model)
     except (ValueError, OSError, TypeError, KeyError) as error:
         raise BundleError(
             f"{info.paths.weights} does not hold the network that {info.paths.info} "
             f"describes ({' '.join(str(error).split())[:200]}); train anew"
         ) from error
-    return network
 
 
 def _round_kernels(network: Any, precision: str) -> None:

@@ -55,6 +55,8 @@ class CountStatus:
     """Why the run ended before its time."""
     table: str | None
     """The table, where it is there and complete."""
+    labels: str | None
+    """The file of label images, where they are made and it is complete."""
     stages: dict[str, Any] | None
     """Where the workers' time went, see :class:`nucleiseg.inference.StageTimes`; None
     before the first shard."""
@@ -119,6 +121,7 @@ def read_count_status(root: Path, *, now_s: float) -> CountStatus:
         troubled=_describe_troubled(run, plan, attempts, done),
         error=progress.get("error"),
         table=str(table) if table else None,
+        labels=str(run.labels()) if table and plan.has_labels else None,
         stages=_find_stages(progress),
         passes=progress.get("passes") if is_moving else None,
         scales=[str(scale) for scale in read_scales(run, plan, most=_MOST_SCALES)],

@@ -18,6 +18,9 @@ _PIXELS = {"gpu": 2**37, "cpu": 2**29}
 _LEAST_PIXELS = 2**20
 # Shards a worker, at least, so that all of them end at about the same time.
 _SHARDS_PER_WORKER = 6
+# A worker keeps the label images of a shard until it is done: 0.04 bytes a pixel,
+# packed, and three times as many while they are written.
+_MOST_LABELLED_PIXELS = 2**30
 # How much longer than wished a shard may get so that it holds a whole chunk.
 _MOST_GROWTH = 8
 
@@ -49,7 +52,12 @@ class ShardSize:
 
 
 def choose_pixels(
-    n_pixels: int, *, n_workers: int, device: str, base_filters: int
+    n_pixels: int,
+    *,
+    n_workers: int,
+    device: str,
+    base_filters: int,
+    labels: bool = False,
 ) -> int:
     """Choose pixels a shard, where nobody has set them.
 
@@ -62,14 +70,19 @@ def choose_pixels(
     device : {"auto", "cpu", "gpu"}
     base_filters : int
         Of the network.
+    labels : bool
+        Whether label images are made, too.
 
     Returns
     -------
     int
         One to three minutes of work on a GPU, seconds to minutes on a CPU, or less
-        where workers would get fewer than six shards each, but no less than 2**20.
+        where workers would get fewer than six shards each, but no less than 2**20;
+        with labels no more than 2**30.
     """
     wished = _PIXELS["gpu" if device == "gpu" else "cpu"] // base_filters
+    if labels:
+        wished = min(wished, _MOST_LABELLED_PIXELS)
     share = n_pixels // (_SHARDS_PER_WORKER * max(1, n_workers))
     return max(_LEAST_PIXELS, min(wished, share))
 

@@ -15,6 +15,8 @@ from nucleiseg.shards.entry import Entry
 # Bumped where the same run would get other shards, or a plan is written otherwise.
 _VERSION = b"nucleiseg plan 2\n"
 
+_LABELS = "labels"
+
 
 @dataclass(frozen=True)
 class ArchiveRef:
@@ -47,7 +49,8 @@ class Plan:
     entries: Sequence[Entry]
     """Kept as :class:`Entries`: columns, whatever sequence it was made from."""
     settings: dict[str, Any]
-    """What else a partial table depends on: model, thresholds, compute settings."""
+    """What else a partial table depends on: model, thresholds, compute settings; and
+    `labels`, where label images are made, too: :attr:`label_shapes` as JSON."""
     shard_pixels: int | None = None
     """Pixels a shard, about, that were set or chosen; None: images a shard were set.
     Not in the identity: the shards themselves are."""
@@ -121,6 +124,21 @@ class Plan:
             for group in np.argsort(firsts).tolist()
         ]
 
+    @property
+    def has_labels(self) -> bool:
+        """Whether label images are made, too."""
+        return _LABELS in self.settings
+
+    @cached_property
+    def label_shapes(self) -> dict[tuple[int, str], tuple[int, ...]]:
+        """Shape of each dataset, by archive number and key, in order.
+
+        Without label images there are none. Those of datasets without images are among
+        them, of which the plan has no shards.
+        """
+        found = self.settings.get(_LABELS, [])
+        return {(archive, key): tuple(shape) for archive, key, shape in found}
+
     def describe(self, entry: Entry) -> str:
         """Name an entry as people do: `plate7.h5:/wells/A1/images[100:200]`."""
         name = self.archives[entry.archive].name
@@ -144,7 +162,10 @@ def explain_difference(before: Plan, now: Plan) -> str:
     changed = [path for path in old if old[path] != new[path]]
     if changed:
         return f"archive {changed[0]} has changed since the run was planned"
+    if before.has_labels != now.has_labels:
+        made, asked = ("with", "without") if before.has_labels else ("without", "with")
+        return f"it was planned {made} label images, and is now to be {asked} them"
     for group, value in before.settings.items():
-        if value != now.settings[group]:
+        if value != now.settings[group] and group != _LABELS:
             return f"{group} was {value} and is now {now.settings[group]}"
     return "other datasets or shard sizes were planned"

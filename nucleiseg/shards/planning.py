@@ -22,6 +22,7 @@ def make_plan(
     n_workers: int = 1,
     device: str = "auto",
     shard_pixels: int | None = None,
+    labels: bool = False,
 ) -> Plan:
     """Plan a run from the headers of its archives.
 
@@ -40,6 +41,8 @@ def make_plan(
     shard_pixels : int or None
         That of an earlier plan of this run, which is kept however many workers there
         are now, unless a size is set.
+    labels : bool
+        Whether label images are made, too.
 
     Returns
     -------
@@ -60,12 +63,16 @@ def make_plan(
             n_workers=n_workers,
             device=device,
             base_filters=model.model.base_filters,
+            labels=labels,
         )
     size = ShardSize(config.shards.images, pixels)
+    settings = _settings(config, model)
+    if labels:
+        settings["labels"] = _list_shapes(items)
     return Plan(
         tuple(archives),
         _list_entries(items, size, config),
-        _settings(config, model),
+        settings,
         None if config.shards.images else pixels,
     )
 
@@ -85,6 +92,15 @@ def _list_entries(items: Sequence[Item], size: ShardSize, config: Config) -> Ent
     is_shard = entries["reason"] == NONE
     entries["shard"] = np.where(is_shard, np.cumsum(is_shard) - 1, NONE)
     return Entries(entries, datasets.texts, reasons.texts)
+
+
+def _list_shapes(items: Sequence[Item]) -> list[list[Any]]:
+    """Archive, key and shape of each dataset, as JSON has them."""
+    return [
+        [item.archive, item.dataset, list(item.info.shape)]
+        for item in items
+        if item.info is not None
+    ]
 
 
 def _settings(config: Config, model: BundleInfo) -> dict[str, Any]:

@@ -2,14 +2,18 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from nucleiseg.config import InstancesConfig
-from nucleiseg.instances import BlockSummary, join_blocks
+from nucleiseg.instances import BlockSummary, join_blocks, number_blocks
 from nucleiseg.runs import CountRun
 from nucleiseg.shards import Entry, Plan
-from nucleiseg.tables.rows import ImageRow
+from nucleiseg.tables.rows import LABELS, ImageRow
 from nucleiseg.tables.sealed import write_sealed
+
+_Parts = list[tuple[tuple[slice, slice], BlockSummary]]
 
 BLOCK = pa.schema(
     [
@@ -23,6 +27,11 @@ BLOCK = pa.schema(
 and the bytes of its summary."""
 
 
+def block_schema(plan: Plan) -> pa.Schema:
+    """Columns of a block's partial table in a plan: with labels, where it has them."""
+    return BLOCK.append(LABELS) if plan.has_labels else BLOCK
+
+
 def write_block_partial(
     run: CountRun,
     plan: Plan,
@@ -31,6 +40,7 @@ def write_block_partial(
     reason: str | None,
     *,
     compute: str,
+    labels: bytes | None = None,
 ) -> None:
     """Write the partial table of a block beside its name and rename it.
 
@@ -46,6 +56,8 @@ def write_block_partial(
         Why it failed.
     compute : str
         Identity of the compute setting it was made with.
+    labels : bytes or None
+        Its packed label image, where one is made and it has any nucleus.
     """
     assert shard.shard is not None
     assert shard.block is not None
@@ -55,8 +67,9 @@ def write_block_partial(
         "status": "ok" if reason is None else "failed",
         "reason": reason,
         "payload": summary,
+        "labels": labels,
     }
-    table = pa.Table.from_pylist([row], schema=BLOCK)
+    table = pa.Table.from_pylist([row], schema=block_schema(plan))
     write_sealed(run.part(shard.shard), table, plan, shard, compute=compute)
 
 
@@ -84,12 +97,36 @@ def join_partials(
     ValueError
         The summaries do not fit together, or another version wrote them.
     """
-    blocks = []
+    blocks, reason = _read_blocks(shards, partials)
+    first = shards[0]
+    if reason is not None:
+        return ImageRow(first.start, None, reason)
+    return ImageRow(first.start, join_blocks(blocks, first.image_shape, settings))
+
+
+def number_partials(
+    shards: Sequence[Entry], partials: Sequence[pa.Table], settings: InstancesConfig
+) -> list[NDArray[np.uint32]] | None:
+    """Give the nuclei of a large image their numbers; see :func:`number_blocks`.
+
+    Parameters and exceptions are those of :func:`join_partials`; None where any block
+    has failed.
+    """
+    blocks, reason = _read_blocks(shards, partials)
+    if reason is not None:
+        return None
+    return number_blocks(blocks, shards[0].image_shape, settings)
+
+
+def _read_blocks(
+    shards: Sequence[Entry], partials: Sequence[pa.Table]
+) -> tuple[_Parts, str | None]:
+    """Read the summaries of blocks, up to the first that failed, and why it did."""
+    blocks: _Parts = []
     for shard, partial in zip(shards, partials, strict=True):
         (row,) = partial.to_pylist()
         if row["status"] != "ok":
-            return ImageRow(shard.start, None, row["reason"])
+            return blocks, str(row["reason"])
         assert shard.block is not None
         blocks.append((shard.block.core, BlockSummary.from_bytes(row["payload"])))
-    first = shards[0]
-    return ImageRow(first.start, join_blocks(blocks, first.image_shape, settings))
+    return blocks, None

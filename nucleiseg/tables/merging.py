@@ -1,6 +1,6 @@
 """The one table that partial tables are merged into."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -8,15 +8,15 @@ from typing import Any, Literal
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from nucleiseg.config import InstancesConfig
 from nucleiseg.errors import RunError
 from nucleiseg.runs import CountRun, atomic_path
 from nucleiseg.shards import Entry, Plan
 from nucleiseg.tables.ahead import map_ahead
 from nucleiseg.tables.blocks import join_partials
+from nucleiseg.tables.label_images import write_label_images
 from nucleiseg.tables.output import regroup, write_csv, write_parquet
-from nucleiseg.tables.partial import read_partial
 from nucleiseg.tables.parts import refuse_surplus
+from nucleiseg.tables.reading import PartReader, group_blocks
 from nucleiseg.tables.rows import QUALITY, ROWS
 
 TableFormat = Literal["csv", "parquet", "notebook"]
@@ -52,6 +52,8 @@ class Merged:
     """The first few failures, in words."""
     n_missing: int = 0
     """Shards without a partial table; 0 unless an incomplete table was asked for."""
+    labels: Path | None = None
+    """The file of label images, where they are made."""
 
 
 def merge(
@@ -64,7 +66,8 @@ def merge(
 ) -> Merged:
     """Merge the partial tables of all shards, in the plan's order.
 
-    Memory does not grow with the number of images: a few tables are read ahead.
+    Memory does not grow with the number of images: a few tables are read ahead. Where
+    label images are made, too, their file is there before the table is.
 
     Parameters
     ----------
@@ -86,15 +89,19 @@ def merge(
         check_notebook_format(plan)
     refuse_surplus(run, plan)
     path = run.table(table_format, incomplete=incomplete)
-    reader = _PartReader(run, plan, compute, incomplete=incomplete)
-    counter = _Counter()
-    tables = map_ahead(reader.read, _group_blocks(plan.entries), size=_count_rows)
+    parts = PartReader(run, plan, compute, incomplete=incomplete)
+    reader, counter = _PieceReader(parts), _Counter()
+    tables = map_ahead(reader.read, group_blocks(plan.entries), size=parts.measure)
     groups = counter.watch(regroup(counter.unpack(tables), TABLE, _GROUP_ROWS))
     with atomic_path(path) as temporary:
         if table_format == "parquet":
             write_parquet(temporary, groups, TABLE, _GROUP_ROWS)
         else:
             write_csv(temporary, groups, notebook=table_format == "notebook")
+        labels = None
+        if plan.has_labels:
+            labels = run.labels(incomplete=incomplete)
+            write_label_images(labels, parts, highest=counter.highest_count)
     return Merged(
         path,
         counter.n_rows - counter.n_unreadable,
@@ -102,6 +109,7 @@ def merge(
         counter.n_nuclei,
         counter.failures,
         counter.n_missing,
+        labels,
     )
 
 
@@ -126,22 +134,6 @@ def check_notebook_format(plan: Plan) -> None:
         )
 
 
-def _group_blocks(entries: Iterable[Entry]) -> Iterator[list[Entry]]:
-    """Entries one by one, but the blocks of one image together."""
-    group: list[Entry] = []
-    for entry in entries:
-        if group and (entry.block is None or entry.is_first_block):
-            yield group
-            group = []
-        group.append(entry)
-    if group:
-        yield group
-
-
-def _count_rows(group: Sequence[Entry]) -> int:
-    return sum(entry.n_images for entry in group)
-
-
 @dataclass(frozen=True)
 class _Piece:
     """Rows of the table, and what they stand for."""
@@ -152,57 +144,29 @@ class _Piece:
     n_missing: int = 0
 
 
-class _PartReader:
+class _PieceReader:
     """Reads the rows of one shard, or of all blocks of one image."""
 
-    def __init__(
-        self, run: CountRun, plan: Plan, compute: str | None, *, incomplete: bool
-    ) -> None:
-        self._run = run
-        self._plan = plan
-        self._compute = compute
-        self._incomplete = incomplete
+    def __init__(self, parts: PartReader) -> None:
+        self._parts = parts
 
     def read(self, group: Sequence[Entry]) -> _Piece:
         first = group[0]
         if first.shard is None:
             return _Piece(self._complete(first, _list_unreadable(first)), 1)
-        partials = [self._read_partial(shard) for shard in group]
-        there = [partial for partial in partials if partial is not None]
-        if len(there) < len(group):
-            return _Piece(None, n_missing=len(group) - len(there))
-        rows = there[0] if first.block is None else self._join(group, there)
+        partials = self._parts.read_counted(group)
+        if len(partials) < len(group):
+            return _Piece(None, n_missing=len(group) - len(partials))
+        rows = partials[0]
+        if first.block is not None:
+            row = self._parts.join(group, partials, join_partials)
+            rows = pa.Table.from_pylist([row.as_dict()], schema=ROWS)
         return _Piece(self._complete(first, rows))
-
-    def _join(self, blocks: Sequence[Entry], partials: Sequence[pa.Table]) -> pa.Table:
-        settings = InstancesConfig.model_validate(self._plan.settings["instances"])
-        try:
-            row = join_partials(blocks, partials, settings)
-        except ValueError as error:
-            numbers = [block.shard for block in blocks]
-            raise RunError(
-                f"blocks {self._plan.describe(blocks[0])} and following, shards "
-                f"{numbers[0]} to {numbers[-1]}, cannot be joined ({error}); delete "
-                f"their partial tables in {self._run.parts} and run the same command "
-                "again"
-            ) from error
-        return pa.Table.from_pylist([row.as_dict()], schema=ROWS)
-
-    def _read_partial(self, shard: Entry) -> pa.Table | None:
-        partial = read_partial(self._run, self._plan, shard, compute=self._compute)
-        if partial is None and not self._incomplete:
-            assert shard.shard is not None
-            raise RunError(
-                f"shard {shard.shard} ({self._plan.describe(shard)}) has no partial "
-                f"table {self._run.part(shard.shard)}; run the same command again to "
-                "compute it"
-            )
-        return partial
 
     def _complete(self, entry: Entry, rows: pa.Table) -> pa.Table:
         """Put the columns beside the rows that are the same for all of them."""
         constants = {
-            "archive": self._plan.archives[entry.archive].name,
+            "archive": self._parts.plan.archives[entry.archive].name,
             "dataset": entry.dataset,
         }
         columns = [
@@ -230,6 +194,7 @@ class _Counter:
         self.n_missing = 0
         self.n_failed = 0
         self.n_nuclei = 0
+        self.highest_count = 0
         self.failures: list[str] = []
 
     def unpack(self, pieces: Iterator[_Piece]) -> Iterator[pa.Table]:
@@ -244,7 +209,10 @@ class _Counter:
             failed = group.filter(pc.not_equal(group.column("status"), "ok"))
             self.n_rows += group.num_rows
             self.n_failed += failed.num_rows
-            self.n_nuclei += pc.sum(group.column("count")).as_py() or 0
+            counts = group.column("count")
+            self.n_nuclei += pc.sum(counts).as_py() or 0
+            highest = pc.max(counts).as_py() or 0
+            self.highest_count = max(self.highest_count, highest)
             n_more = self._N_EXAMPLES - len(self.failures)
             examples = failed.slice(0, n_more).to_pylist()
             self.failures += map(_describe_failure, examples)

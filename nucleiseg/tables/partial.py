@@ -8,8 +8,8 @@ import pyarrow as pa
 from nucleiseg.errors import RunError
 from nucleiseg.runs import CountRun
 from nucleiseg.shards import Entry, Plan
-from nucleiseg.tables.blocks import BLOCK
-from nucleiseg.tables.rows import ROWS, ImageRow
+from nucleiseg.tables.blocks import block_schema
+from nucleiseg.tables.rows import LABELS, ROWS, ImageRow
 from nucleiseg.tables.sealed import read_sealed, write_sealed
 
 
@@ -38,7 +38,8 @@ def write_rows(
     path: Path, plan: Plan, shard: Entry, rows: Sequence[ImageRow], *, compute: str
 ) -> None:
     """Write rows of a shard under any name, as :func:`write_partial` does."""
-    table = pa.Table.from_pylist([row.as_dict() for row in rows], schema=ROWS)
+    schema = _rows_schema(plan)
+    table = pa.Table.from_pylist([row.as_dict() for row in rows], schema=schema)
     write_sealed(path, table, plan, shard, compute=compute)
 
 
@@ -51,6 +52,7 @@ def read_partial(
     -------
     Table or None
         A row an image; of a block, one row with `status`, `reason` and its summary.
+        With `labels`, where label images are made.
 
     Raises
     ------
@@ -58,7 +60,7 @@ def read_partial(
         The file is damaged, or belongs to another plan, shard or compute setting.
     """
     assert shard.shard is not None
-    schema = ROWS if shard.block is None else BLOCK
+    schema = _rows_schema(plan) if shard.block is None else block_schema(plan)
     sealed = read_sealed(run.part(shard.shard), schema)
     if sealed is None:
         return None
@@ -81,7 +83,8 @@ def read_rows(
         The file is missing or damaged, or belongs to another plan, shard or compute
         setting.
     """
-    sealed = read_sealed(path, ROWS, BLOCK)
+    rows_schema = _rows_schema(plan)
+    sealed = read_sealed(path, rows_schema, block_schema(plan))
     if sealed is None:
         raise RunError(f"partial table {path} is gone; run the same command again")
     sealed.check_stamps(plan, shard, compute)
@@ -89,5 +92,9 @@ def read_rows(
     return {
         row["index"]: ImageRow.from_dict(row)
         for row in sealed.table.to_pylist()
-        if sealed.table.schema.equals(ROWS) or row["status"] != "ok"
+        if sealed.table.schema.equals(rows_schema) or row["status"] != "ok"
     }
+
+
+def _rows_schema(plan: Plan) -> pa.Schema:
+    return ROWS.append(LABELS) if plan.has_labels else ROWS

@@ -28,6 +28,10 @@ ROWS = pa.schema(
 )
 """Columns of a partial table of whole images."""
 
+LABELS = pa.field("labels", pa.large_binary())
+"""Column of a partial table where label images are made, too: those of an image, or of
+a block, as :func:`nucleiseg.labels.encode` packs them; null without any nucleus."""
+
 
 @dataclass(frozen=True)
 class ImageRow:
@@ -39,12 +43,20 @@ class ImageRow:
     """None where the image failed."""
     reason: str | None = None
     """Why it failed."""
+    labels: bytes | None = None
+    """Its packed label image, where one is made and it has any nucleus."""
 
     def as_dict(self) -> dict[str, Any]:
         """Values by column of a partial table."""
         values = asdict(self.summary) if self.summary else {}
         status = "ok" if self.summary else "failed"
-        return {"index": self.index, "status": status, "reason": self.reason, **values}
+        return {
+            "index": self.index,
+            "status": status,
+            "reason": self.reason,
+            "labels": self.labels,
+            **values,
+        }
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "ImageRow":
@@ -52,6 +64,5 @@ class ImageRow:
         if values["status"] != "ok":
             return cls(values["index"], None, values["reason"])
         names = ["count", *(name for name, _ in QUALITY)]
-        return cls(
-            values["index"], ImageSummary(**{name: values[name] for name in names})
-        )
+        summary = ImageSummary(**{name: values[name] for name in names})
+        return cls(values["index"], summary, labels=values.get("labels"))

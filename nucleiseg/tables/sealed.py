@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 from nucleiseg.errors import RunError
 from nucleiseg.runs import atomic_path
 from nucleiseg.shards import Entry, Plan
+from nucleiseg.tables.rows import LABELS
 
 _REMEDY = "delete it and run the same command again"
 
@@ -83,8 +84,18 @@ def write_sealed(
         "content": hash_values(table),
     }
     stamped = table.replace_schema_metadata({"nucleiseg": json.dumps(stamps)})
+    # What is packed already, and never the same twice: no dictionary of it, nor its
+    # smallest and largest value.
+    others = [name for name in table.column_names if name != LABELS.name]
+    options = {}
+    if len(others) < table.num_columns:
+        options = {
+            "compression": {**dict.fromkeys(others, "snappy"), LABELS.name: "none"},
+            "use_dictionary": others,
+            "write_statistics": others,
+        }
     with atomic_path(path) as temporary:
-        pq.write_table(stamped, temporary)
+        pq.write_table(stamped, temporary, **options)
 
 
 def read_sealed(path: Path, *schemas: pa.Schema) -> Sealed | None:
@@ -146,7 +157,8 @@ def hash_values(table: pa.Table) -> str:
             digest.update(array.to_numpy().data)
         elif len(array):
             _, places, values = array.buffers()
-            ends = np.frombuffer(places, dtype=np.int32)
+            is_large = pa.types.is_large_binary(field.type)
+            ends = np.frombuffer(places, dtype=np.int64 if is_large else np.int32)
             ends = ends[array.offset : array.offset + len(array) + 1]
             digest.update(np.diff(ends).data)
             if values is not None:

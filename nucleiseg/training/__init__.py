@@ -8,6 +8,7 @@ from nucleiseg.training.fit import (
     train,
 )
 from nucleiseg.training.history import is_trained, read_history
+from nucleiseg.training.starting import resolve_start
 
 __all__ = [
     "Preview",
@@ -16,5 +17,6 @@ __all__ = [
     "prepare_run",
     "preview",
     "read_history",
+    "resolve_start",
     "train",
 ]

@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nucleiseg.bundle import read_bundle
 from nucleiseg.config import Config
 from nucleiseg.dataset import N_CHANNELS
 from nucleiseg.devices import import_tensorflow
 from nucleiseg.errors import ConfigError, RunError
-from nucleiseg.model import build_unet, image_accuracies, image_losses
+from nucleiseg.model import build_unet, image_accuracies, image_losses, set_weights
 from nucleiseg.training.optimizers import make_optimizer
 from nucleiseg.training.replicas import Replicas
 
@@ -81,6 +82,8 @@ class Machine:
             self.network = build_unet(
                 config.model, precision=precision, image_shape=image_shape
             )
+            if training.start_from is not None:
+                set_weights(self.network, read_bundle(training.start_from))
             self._optimizer = make_optimizer(
                 training,
                 self.network.trainable_variables,

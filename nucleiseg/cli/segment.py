@@ -1,0 +1,10 @@
+"""``nucleiseg segment``."""
+
+import argparse
+
+from nucleiseg.cli import count
+
+
+def run(options: argparse.Namespace) -> int:
+    """Count, and make label images, too."""
+    return count.run(options, labels=True)

@@ -1,0 +1,52 @@
+"""Counting the nuclei of one image, and keeping its label image."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nucleiseg.config import InstancesConfig
+from nucleiseg.instances.counting import find_foreground
+from nucleiseg.instances.labelling import label_nuclei
+from nucleiseg.instances.maps import split_maps
+from nucleiseg.instances.rescaling import restore_labels, restore_maps
+from nucleiseg.instances.summary import ImageSummary, summarise
+
+
+def segment_nuclei(
+    image: NDArray[Any], maps: NDArray[np.float32], settings: InstancesConfig
+) -> tuple[NDArray[np.int32], ImageSummary]:
+    """Label the nuclei of an image, and say what :func:`count_nuclei` says of it.
+
+    Parameters
+    ----------
+    image : (H, W) ndarray
+        As stored, before normalisation.
+    maps : (h, w, C) float32 ndarray, in [0, 1]
+        The network's output: foreground probability, and marker map where C = 2. Of
+        another size than the image where the network saw it enlarged or reduced.
+    settings : InstancesConfig
+        Method, thresholds and smallest area; this one in pixels of the maps.
+
+    Returns
+    -------
+    labels : (H, W) int32 ndarray
+        Of :func:`label_nuclei`, brought to the image's size.
+    summary : ImageSummary
+        Its count is the largest label, its areas are in pixels of the image.
+
+    Raises
+    ------
+    ValueError
+        "not finite": a probability is NaN or infinite; the caller knows which image.
+    ConfigError
+        The method is `watershed`, and there is no marker map.
+    """
+    foreground, marker = split_maps(maps)
+    if find_foreground(foreground, marker, settings) is None:
+        # Without any, at next to no cost.
+        labels = np.zeros(image.shape, dtype=np.int32)
+    else:
+        labels = restore_labels(label_nuclei(maps, settings), image.shape)
+    restored = restore_maps(foreground[..., np.newaxis], image.shape)
+    return labels, summarise(image, restored, labels)
