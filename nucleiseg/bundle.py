@@ -259,7 +259,8 @@ def resolve_for_counting(config: Config, info: BundleInfo) -> Config:
     Raises
     ------
     BundleError
-        The configuration wants another normalisation than the bundle's.
+        The configuration wants another normalisation than the bundle's, or scaling by
+        a diameter that the bundle does not have.
     """
     kept = info.preprocess.model_dump(mode="json")
     for key, value in config.explicit("preprocess").items():
@@ -269,6 +270,12 @@ def resolve_for_counting(config: Config, info: BundleInfo) -> Config:
                 f"bundle {info.paths.root} was trained with {kept[key]!r}; remove the "
                 "setting, or train with it"
             )
+    if config.inference.diameter_px is not None and info.preprocess.diameter_px is None:
+        raise BundleError(
+            f"inference.diameter_px is {config.inference.diameter_px:g}, but the model "
+            f"bundle {info.paths.root} was trained on images of any scale; remove the "
+            "setting (--diameter), or train with preprocess.diameter_px"
+        )
     if unused := _differing(config.explicit("model"), info.model):
         logger.warning(
             "%s in the configuration is not used: the network comes from %s",

@@ -413,6 +413,23 @@ class TestConfidence:
         ]
         assert found == ["", "foreign_scale"]
 
+    def test_of_an_image_that_the_network_saw_enlarged(self):
+        maps = np.stack([MASK, MASK * 0.6], axis=-1).astype(np.float32)
+        large = maps.repeat(2, axis=0).repeat(2, axis=1)
+        found = {}
+        for known in ((14.0, 22.0), (30.0, 40.0)):
+            calibration = dataclasses.replace(CALIBRATION, diameters_px=known)
+            for name, seen in (("small", maps), ("large", large)):
+                _, summary = segment_nuclei(
+                    IMAGE, seen, InstancesConfig(), calibration=calibration
+                )
+                assert summary.count == N_DISKS
+                # Interpolation makes the markers lower at the edges.
+                assert summary.confidence == pytest.approx(0.5, abs=0.03)
+                found[name, known[0]] = summary.flags
+        assert found["small", 14] == found["large", 30] == ""
+        assert found["small", 30] == found["large", 14] == "foreign_scale"
+
 
 class TestCalibration:
     def test_is_linear_between_knots_and_constant_beyond(self):

@@ -70,6 +70,7 @@ def _describe_count(status: CountStatus) -> Iterator[tuple[str, str]]:
         yield "", _describe_bottleneck(status.stages)
     if status.n_workers:
         yield "workers", f"{status.n_workers} with the coordinator"
+    yield from _some("scale", status.scales)
     yield from _some("computing", status.running)
     yield from _some("trouble", status.troubled)
     if status.error:

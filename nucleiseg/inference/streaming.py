@@ -6,6 +6,7 @@
 The bounded room between the stages lets all of them run at once in flat memory.
 """
 
+import math
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -21,6 +22,7 @@ from nucleiseg.inference.pipeline import map_ordered
 from nucleiseg.inference.times import StageTimes
 from nucleiseg.instances import count_nuclei, segment_nuclei
 from nucleiseg.labels import encode
+from nucleiseg.preprocess import scaled_shape
 from nucleiseg.quality import Calibration
 from nucleiseg.shards import Entry
 from nucleiseg.tables import ImageRow
@@ -61,7 +63,7 @@ class Stream:
         self._calibration = calibration
 
     def count(
-        self, shard: Entry, reader: Reader, times: StageTimes
+        self, shard: Entry, reader: Reader, times: StageTimes, *, scale: float = 1.0
     ) -> Iterator[ImageRow]:
         """Count the images of a shard, in pieces of several.
 
@@ -72,12 +74,16 @@ class Stream:
             Of its dataset.
         times : StageTimes
             Takes up where the time goes.
+        scale : float
+            By how much the images are enlarged for the network.
         """
-        tiling = self._network.tiling(shard.image_shape)
+        tiling = self._network.tiling(scaled_shape(shard.image_shape, scale))
         ranges = divide(
             shard.start,
             shard.stop,
-            image_pixels=shard.height * shard.width,
+            image_pixels=max(
+                math.prod(shard.image_shape), math.prod(tiling.image_shape)
+            ),
             multiple=self._network.batch_shape(tiling.tile_shape)[0],
         )
         n = self._n_threads
@@ -127,11 +133,12 @@ class Stream:
     ) -> ImageRow:
         labels = None
         try:
-            if self._has_labels:
+            # At another scale nuclei are what is left of them at the image's own.
+            if self._has_labels or maps.shape[:2] != pixels.shape:
                 label_image, summary = segment_nuclei(
                     pixels, maps, self._instances, calibration=self._calibration
                 )
-                labels = encode(label_image)
+                labels = encode(label_image) if self._has_labels else None
             else:
                 summary = count_nuclei(
                     pixels, maps, self._instances, calibration=self._calibration

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from nucleiseg.attempts import Attempts
 from nucleiseg.cluster import is_cancelled
 from nucleiseg.errors import RunError
+from nucleiseg.inference import read_scales
 from nucleiseg.monitoring.jobs import JobsStatus, read_jobs_status
 from nucleiseg.runs import CountRun, read_json
 from nucleiseg.shards import Entries, Plan, read_plan
@@ -20,6 +21,8 @@ from nucleiseg.tables import find_done
 
 # A count in place writes its progress after each shard, which may take minutes.
 _SILENT_S = 900.0
+# Datasets whose scale is read: each is a file.
+_MOST_SCALES = 20
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,8 @@ class CountStatus:
     before the first shard."""
     passes: str | None
     """How far the passes over npz members are; None where there are none left."""
+    scales: list[str]
+    """By how much images are enlarged for the network, of the first datasets."""
     jobs: JobsStatus
 
 
@@ -123,6 +128,7 @@ def read_count_status(root: Path, *, now_s: float) -> CountStatus:
         labels=str(run.labels()) if table and plan.has_labels else None,
         stages=_find_stages(progress),
         passes=progress.get("passes") if is_moving else None,
+        scales=[str(scale) for scale in read_scales(run, plan, most=_MOST_SCALES)],
         jobs=jobs,
     )
 
