@@ -18,6 +18,7 @@ from nucleiseg.config import (
     PreprocessConfig,
 )
 from nucleiseg.errors import BundleError, NucleisegError
+from nucleiseg.quality import Calibration
 from nucleiseg.runs import (
     Bundle,
     atomic_path,
@@ -45,6 +46,8 @@ class BundleInfo:
 
     card: dict[str, Any] = field(default_factory=dict)
     """Name and version, of a model in the box."""
+    calibration: Calibration | None = None
+    """What validation images say of its nuclei, where they were asked."""
 
     @property
     def reference(self) -> str:
@@ -136,6 +139,7 @@ def read_bundle(model: str | Path | None) -> BundleInfo:
             training=values["training"],
             scores=values["scores"],
             card=values.get("card", {}),
+            calibration=_read_calibration(values),
         )
     except BundleError:
         raise
@@ -145,6 +149,8 @@ def read_bundle(model: str | Path | None) -> BundleInfo:
         KeyError,
         AttributeError,
         TypeError,
+        ValueError,
+        IndexError,
     ) as error:
         cause = " ".join(str(error).split())
         raise BundleError(
@@ -157,6 +163,11 @@ def read_bundle(model: str | Path | None) -> BundleInfo:
             f"{info.weights_sha256[:12]}…; copy the bundle again or train anew"
         )
     return info
+
+
+def _read_calibration(values: dict[str, Any]) -> Calibration | None:
+    found = values.get("calibration")
+    return None if found is None else Calibration.from_dict(found)
 
 
 def _find(folder: Path) -> Bundle:
@@ -191,9 +202,10 @@ def write_tuned(
     instances: InstancesConfig,
     tuning: dict[str, Any],
     *,
+    calibration: Calibration | None = None,
     out: Path | None = None,
 ) -> BundleInfo:
-    """Store other thresholds, in a bundle itself or in a copy of it.
+    """Store other thresholds and what they are worth, in a bundle or a copy of it.
 
     Parameters
     ----------
@@ -201,6 +213,8 @@ def write_tuned(
     instances : InstancesConfig
     tuning : dict
         How they were chosen, for people to read.
+    calibration : Calibration, optional
+        Of nuclei made with them; without one the bundle has none any more.
     out : Path, optional
         Folder of the copy, new or empty.
 
@@ -223,6 +237,7 @@ def write_tuned(
             shutil.copyfile(info.paths.weights, temporary)
     values = read_json(info.paths.info)
     values.update(instances=instances.model_dump(mode="json"), tuning=tuning)
+    values["calibration"] = calibration and calibration.as_dict()
     if out is not None:
         values.pop("card", None)
     write_json(target.info, values)
@@ -244,7 +259,8 @@ def resolve_for_counting(config: Config, info: BundleInfo) -> Config:
     Raises
     ------
     BundleError
-        The configuration wants another normalisation than the bundle's.
+        The configuration wants another normalisation than the bundle's, or scaling by
+        a diameter that the bundle does not have.
     """
     kept = info.preprocess.model_dump(mode="json")
     for key, value in config.explicit("preprocess").items():
@@ -254,6 +270,12 @@ def resolve_for_counting(config: Config, info: BundleInfo) -> Config:
                 f"bundle {info.paths.root} was trained with {kept[key]!r}; remove the "
                 "setting, or train with it"
             )
+    if config.inference.diameter_px is not None and info.preprocess.diameter_px is None:
+        raise BundleError(
+            f"inference.diameter_px is {config.inference.diameter_px:g}, but the model "
+            f"bundle {info.paths.root} was trained on images of any scale; remove the "
+            "setting (--diameter), or train with preprocess.diameter_px"
+        )
     if unused := _differing(config.explicit("model"), info.model):
         logger.warning(
             "%s in the configuration is not used: the network comes from %s",

@@ -73,6 +73,11 @@ class CountRun:
         return self.root / "ranges"
 
     @property
+    def scales(self) -> Path:
+        """Folder of how large the nuclei of datasets are: found once, and binding."""
+        return self.root / "scales"
+
+    @property
     def index(self) -> Path:
         """Folder of what passes over npz members found, by fingerprint."""
         return self.root / "index"

@@ -195,6 +195,17 @@ class TestMeasuring:
 # Small enough for a few seconds each; loading TensorFlow is most of it.
 @pytest.mark.slow
 class TestOnLittle:
+    def test_flags(self, model, tmp_path):
+        table, rows = run_benchmark(
+            *("flags", "--model", model, "--limit", 2),
+            *("--kinds", "clean", "inverted", "noise only"),
+        )
+        assert table[0].startswith("drawn images")
+        clean, inverted, noise = rows
+        assert (clean["kind"], clean["wanted"], clean["images"]) == ("clean", "none", 6)
+        assert (inverted["wanted"], noise["wanted"]) == ("inverted", "empty")
+        assert inverted["inverted"] == noise["any"] == 100
+
     def test_count(self, model, tmp_path):
         table, (row,) = run_benchmark(
             *("count", "--model", model, "--folder", tmp_path, "--rounds", 1),

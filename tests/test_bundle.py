@@ -8,6 +8,7 @@ from nucleiseg import __version__
 from nucleiseg.bundle import file_sha256, read_bundle, resolve_for_counting
 from nucleiseg.config import Config
 from nucleiseg.errors import BundleError
+from nucleiseg.quality import Calibration
 from nucleiseg.runs import Bundle
 
 TRAINED = Config.model_validate(
@@ -53,6 +54,26 @@ class TestReadBundle:
         assert info.paths == Bundle(bundle.root)
         assert info.weights_sha256 == file_sha256(bundle.weights)
         assert json.loads(bundle.info.read_text())["nucleiseg"] == __version__
+
+    def test_calibration_is_kept_where_there_is_one(self, bundle):
+        assert read_bundle(bundle.root).calibration is None
+        calibration = Calibration((0.2, 0.7), (0.4, 0.95), (14.0, 40.0))
+        change_info(bundle, calibration=calibration.as_dict())
+        assert read_bundle(bundle.root).calibration == calibration
+
+    @pytest.mark.parametrize(
+        "values",
+        [
+            {"scores": [0.2]},
+            {"scores": [0.2], "shares": ["high"], "diameters_px": None},
+            {"scores": [0.2], "shares": [2], "diameters_px": None},
+            {"scores": [0.2], "shares": [0.5], "diameters_px": [3]},
+            [0.2, 0.5],
+        ],
+    )
+    def test_damaged_calibration(self, bundle, values):
+        change_info(bundle, calibration=values)
+        assert f"{bundle.info} is damaged" in refuse(bundle.root)
 
     def test_sha_is_that_of_the_content(self, tmp_path):
         (tmp_path / "abc").write_bytes(b"abc")

@@ -201,7 +201,9 @@ class TestSummarise:
         summary = summarise_labels(
             probability, probability, label(probability, DEFAULT)
         )
-        assert [type(value) for value in vars(summary).values()] == [
+        *figures, flags = vars(summary).values()
+        assert flags == "saturated"
+        assert [type(value) for value in figures] == [
             int,
             float,
             float,

@@ -70,7 +70,16 @@ def summarise_by_hand(image, probability, settings, limit):
         border_count=sum(bool((nucleus & edge).any()) for nucleus in nuclei),
         saturated_share=round(int((image == limit).sum()) / mask.size, 4),
         confidence=round(float(total / area), 4) if nuclei else None,
+        flags=flag_by_hand(image, nuclei),
     )
+
+
+def flag_by_hand(image, nuclei):
+    """Flags of an image too small for anything but counts of pixels."""
+    if not nuclei:
+        return "empty"
+    values = np.concatenate([image[nucleus] for nucleus in nuclei])
+    return "saturated" if (values == image.max()).mean() > 0.15 else ""
 
 
 class TestCountNuclei:
@@ -132,7 +141,7 @@ class TestCountNuclei:
         image = np.full((4, 4), 255, np.uint8)
         summary = count(image, np.ones((4, 4), np.float32), InstancesConfig())
         kinds = [type(value) for value in vars(summary).values()]
-        assert kinds == [int, float, float, int, float, float]
+        assert kinds == [int, float, float, int, float, float, str]
 
 
 class TestSaturation:

@@ -18,6 +18,7 @@ LAYERS = {
     "config": 1,
     "box": 1,
     "runs": 1,
+    "quality": 1,
     "progress": 1,
     "provenance": 1,
     "archives": 2,

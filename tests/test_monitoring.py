@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 
 import numpy as np
 import pandas as pd
@@ -14,6 +15,7 @@ import pytest
 
 from nucleiseg import synthetic
 from nucleiseg.attempts import Attempts
+from nucleiseg.cli.count import describe_flags
 from nucleiseg.cluster.records import Record, Recorder
 from nucleiseg.config import load_config
 from nucleiseg.counting import count, prepare, reset_failures
@@ -99,12 +101,23 @@ class TestCountStatus:
         assert (found.n_images, found.n_images_done) == (N_IMAGES, N_IMAGES)
         assert found.table == str(run.table("csv"))
         assert found.eta_s is None
+        table = pd.read_csv(found.table, keep_default_na=False)
+        flags = [flag for cell in table["flags"] for flag in cell.split(";") if flag]
+        assert found.outcome == {
+            "images": N_IMAGES,
+            "failed": 0,
+            "nuclei": table["count"].sum(),
+            "counted": N_IMAGES,
+            "flagged": (table["flags"] != "").sum(),
+            "flags": dict(Counter(flags)),
+        }
 
     def test_planned(self, run):
         run.jobs.progress.unlink()
         shutil.rmtree(run.parts)
         found = status(run)
         assert (found.state, found.n_done, found.table) == ("planned", 0, None)
+        assert found.outcome is None
 
     def test_finished_and_then_robbed(self, run):
         run.part(2).unlink()
@@ -337,6 +350,26 @@ class TestCommand:
         assert answer.returncode == 0
         assert "state      finished" in answer.stdout
         assert "4 of 4 done, 0 running, 0 with failed images" in answer.stdout
+        outcome = status(run).outcome
+        words = describe_flags(N_IMAGES, outcome["flagged"], outcome["flags"])
+        assert f"flagged    {words}" in answer.stdout
+        merged = run_nucleiseg("merge", run.root)
+        assert f"flagged   {words}" in merged.stdout
+
+    @pytest.mark.parametrize(
+        ("n_flagged", "flags", "words"),
+        [
+            (0, {}, "0 of 2,000 images"),
+            (1, {"empty": 1}, "1 of 2,000 images (0.1 %): empty 1"),
+            (
+                1500,
+                {"empty": 1200, "saturated": 300},
+                "1,500 of 2,000 images (75.0 %): empty 1,200, saturated 300",
+            ),
+        ],
+    )
+    def test_flags_in_words(self, n_flagged, flags, words):
+        assert describe_flags(2000, n_flagged, flags) == words
 
     def test_json(self, run):
         answer = run_nucleiseg("status", run.root, "--json")

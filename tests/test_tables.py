@@ -25,6 +25,7 @@ from nucleiseg.tables import (
 FORMATS = "csv", "parquet", "notebook"
 COMPUTE = "float32, 8x128x128"
 UNREADABLE = Entry(1, dataset="/w", reason="not found; check the path")
+FLAGGED = "", "saturated", "", "out_of_focus;saturated"
 BOM = b"\xef\xbb\xbf"
 
 
@@ -64,6 +65,7 @@ def make_row(key, index):
             border_count=count // 3,
             saturated_share=0.0,
             confidence=0.9 + count / 1000 if count else None,
+            flags=FLAGGED[count % 4],
         ),
     )
 
@@ -188,8 +190,8 @@ class TestSameTable:
 class TestContent:
     def test_csv_by_hand(self, run):
         plan = make_plan(("X", 2), ("/v", 1), shard_images=2, unreadable=[UNREADABLE])
-        summary = ImageSummary(3, 0.25, 12.5, 1, 0.0, 0.9876)
-        empty = ImageSummary(0, 0.0, None, 0, 0.125, None)
+        summary = ImageSummary(3, 0.25, 12.5, 1, 0.0, 0.9876, "out_of_focus;saturated")
+        empty = ImageSummary(0, 0.0, None, 0, 0.125, None, "empty")
         first, second = plan.shards
         rows = [ImageRow(0, summary), ImageRow(1, None, 'broken, "really"')]
         write_partial(run, plan, first, rows, compute=COMPUTE)
@@ -198,11 +200,11 @@ class TestContent:
         assert path == run.table("csv")
         assert path.read_bytes().decode() == (
             "index,count,archive,dataset,status,reason,foreground_share,mean_area_px,"
-            "border_count,saturated_share,confidence\n"
-            "0,3,a.npz,X,ok,,0.25,12.5,1,0.0,0.9876\n"
-            '1,,a.npz,X,failed,"broken, ""really""",,,,,\n'
-            "0,0,a.npz,/v,ok,,0.0,,0,0.125,\n"
-            ",,plate.h5,/w,failed,not found; check the path,,,,,\n"
+            "border_count,saturated_share,confidence,flags\n"
+            "0,3,a.npz,X,ok,,0.25,12.5,1,0.0,0.9876,out_of_focus;saturated\n"
+            '1,,a.npz,X,failed,"broken, ""really""",,,,,,\n'
+            "0,0,a.npz,/v,ok,,0.0,,0,0.125,,empty\n"
+            ",,plate.h5,/w,failed,not found; check the path,,,,,,\n"
         )
 
     def test_parquet_has_the_same_rows(self, run):
@@ -211,6 +213,8 @@ class TestContent:
         csv = pd.read_csv(merge(run, plan, "csv", compute=COMPUTE).path)
         path = merge(run, plan, "parquet", compute=COMPUTE).path
         parquet = pd.read_parquet(path)
+        # CSV cannot tell no flag from no image.
+        parquet["flags"] = parquet["flags"].replace("", None)
         pd.testing.assert_frame_equal(parquet, csv, check_dtype=False)
 
     def test_count_stays_a_nullable_integer(self, run):
@@ -238,6 +242,21 @@ class TestContent:
         assert merged.n_images == 27
         assert merged.n_nuclei == sum(good) > 0
         assert merged.n_failed == 27 - len(good) + 1 > 1
+
+    def test_flags_are_counted(self, run):
+        plan = make_plan(("X", 23), ("/v", 4), unreadable=[UNREADABLE])
+        compute(run, plan)
+        merged = merge(run, plan, "csv", compute=COMPUTE)
+        rows = [make_row("X", i) for i in range(23)]
+        rows += [make_row("/v", i) for i in range(4)]
+        flags = [row.summary.flags for row in rows if row.summary]
+        blurred = sum("out_of_focus" in flag for flag in flags)
+        assert merged.n_counted == len(flags) == merged.n_images - 5
+        assert merged.n_flagged == sum(flag != "" for flag in flags) > blurred > 0
+        assert merged.flags == {
+            "out_of_focus": blurred,
+            "saturated": merged.n_flagged,
+        }
 
     def test_failures_are_named(self, run):
         plan = make_plan(("X", 5), unreadable=[UNREADABLE])
@@ -277,7 +296,7 @@ class TestContent:
         merged = merge(run, plan, "csv", compute=None)
         assert (merged.n_images, merged.n_failed) == (0, 1)
         assert merged.path.read_text().endswith(
-            "\n,,plate.h5,/w,failed,not found; check the path,,,,,\n"
+            "\n,,plate.h5,/w,failed,not found; check the path,,,,,,\n"
         )
 
 

@@ -9,6 +9,7 @@ import pytest
 from nucleiseg.config import InstancesConfig
 from nucleiseg.errors import RunError
 from nucleiseg.instances import count_nuclei, saturation_limit, summarise_block
+from nucleiseg.quality import Calibration
 from nucleiseg.runs import CountRun
 from nucleiseg.shards import ArchiveRef, Block, Entry, Plan
 from nucleiseg.tables import (
@@ -42,7 +43,7 @@ def draw(index):
     return image, np.kron(coarse, np.ones((3, 4), np.float32))[..., np.newaxis]
 
 
-def make_plan(**settings):
+def make_plan(calibration=None, **settings):
     """Make a plan of five small images, two large ones in blocks, and a missing one."""
     small = [Entry(0, n, "/small", 3 * n, min(3 * n + 3, 5), 8, 8) for n in range(2)]
     blocks = [
@@ -53,13 +54,18 @@ def make_plan(**settings):
     more = [Entry(0, 10, "/more", 0, 1, 8, 8)]
     gone = [Entry(0, dataset="/gone", reason="not found; check the path")]
     instances = {**SETTINGS.model_dump(mode="json"), **settings}
-    return Plan(ARCHIVES, (*small, *blocks, *gone, *more), {"instances": instances})
+    trust = calibration and calibration.as_dict()
+    return Plan(
+        ARCHIVES,
+        (*small, *blocks, *gone, *more),
+        {"instances": instances, "calibration": trust},
+    )
 
 
 PLAN = make_plan()
 
 
-def write(run, plan, shard, reason=None):
+def write(run, plan, shard, reason=None, calibration=None):
     if shard.block is None:
         rows = [make_row(shard.dataset, i) for i in range(shard.start, shard.stop)]
         write_partial(run, plan, shard, rows, compute=COMPUTE)
@@ -68,7 +74,13 @@ def write(run, plan, shard, reason=None):
     core = shard.block.core
     limit = saturation_limit(image.dtype, float(image.max()))
     summary = summarise_block(
-        image[core], maps[core], core, SHAPE, SETTINGS, limit=limit
+        image[core],
+        maps[core],
+        core,
+        SHAPE,
+        SETTINGS,
+        limit=limit,
+        calibration=calibration,
     ).to_bytes()
     payload = None if reason else summary
     write_block_partial(run, plan, shard, payload, reason, compute=COMPUTE)
@@ -110,6 +122,20 @@ class TestMerge:
         assert expected.count > 20
         for name, value in dataclasses.asdict(expected).items():
             assert row[name] == value
+
+    def test_confidence_is_calibrated_as_the_plan_says(self, run):
+        calibration = Calibration((0.8, 1.0), (0.1, 0.9), (1.0, 2.0))
+        plan = make_plan(calibration=calibration)
+        for shard in plan.shards:
+            write(run, plan, shard, calibration=calibration)
+        merged, table = merge_csv(run, plan)
+        row = table[table["dataset"] == "/large"].iloc[1]
+        expected = count_nuclei(*draw(1), SETTINGS, calibration=calibration)
+        assert row["confidence"] == expected.confidence
+        assert expected.confidence != count_nuclei(*draw(1), SETTINGS).confidence
+        # The images are noise.
+        assert row["flags"] == "empty"
+        assert merged.flags["empty"] == 2
 
     def test_nuclei_are_summed_up_once(self, run):
         merged, table = merge_csv(run)

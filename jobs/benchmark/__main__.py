@@ -12,6 +12,7 @@ from jobs.benchmark import cluster_options
 _BENCHMARKS = {
     "count": "images a second beside the notebook's way and the bare network",
     "cluster": "what coordinating costs: shards that hold no work",
+    "flags": "how often flags are raised, on real images as they are and spoilt",
     "input": "training crops a second and a core, and peak memory for more images",
     "labelling": "core time of labelling beside that of the network",
     "memory": "peak memory of a worker, for small and for large archives",

@@ -93,7 +93,7 @@ class Counted:
 
 
 def count(
-    archive: Path,
+    archive: Path | str,
     model: Path,
     root: Path,
     settings: Sequence[str] = (),
@@ -105,7 +105,9 @@ def count(
 
     Parameters
     ----------
-    archive, model : Path
+    archive : Path or str
+        `ARCHIVE` or `ARCHIVE:KEY`.
+    model : Path
     root : Path
         The run directory; not there yet.
     settings : sequence of str

@@ -14,6 +14,9 @@ from nucleiseg.errors import ConfigError
 from nucleiseg.launching import preview_count, refuse_while_active, submit_count
 from nucleiseg.runs import CountRun, create_private
 
+# Datasets whose scale is printed.
+_N_SCALES = 5
+
 
 def run(options: argparse.Namespace, *, labels: bool = False) -> int:
     """Count, or say what would be counted; with label images for `segment`."""
@@ -93,6 +96,8 @@ def _shorthands(options: argparse.Namespace) -> list[str]:
         settings.append(f"table.format={options.format}")
     if options.cluster is not None and options.workers is not None:
         settings.append(f"cluster.workers={options.workers}")
+    if options.diameter is not None:
+        settings.append(f"inference.diameter_px={options.diameter}")
     if options.pictures is not None:
         settings.append(f"table.pictures={options.pictures}")
     return settings
@@ -106,6 +111,8 @@ def _print_plan(prepared: Prepared, run: CountRun) -> None:
         f"counting   {config.instances.method} above {config.instances.threshold}, "
         f"at least {config.instances.min_area_px} px"
     )
+    if (wanted_px := config.preprocess.diameter_px) is not None:
+        print(f"scale      {_describe_scale(config, wanted_px)}")
     for share in plan.dataset_shares:
         height, width = share.image_shape
         print(
@@ -120,6 +127,12 @@ def _print_plan(prepared: Prepared, run: CountRun) -> None:
         print(f"labels     {run.labels()}")
 
 
+def _describe_scale(config: Config, wanted_px: float) -> str:
+    given_px = config.inference.diameter_px
+    known = f"given, {given_px:g} px" if given_px else "estimated for each dataset"
+    return f"nuclei brought to the network's {wanted_px:g} px; their diameter: {known}"
+
+
 def print_result(result: CountResult, run: CountRun) -> None:
     """Print what a count came to."""
     merged = result.merged
@@ -127,7 +140,13 @@ def print_result(result: CountResult, run: CountRun) -> None:
         f"{merged.n_images:,} images, {merged.n_nuclei:,} nuclei, "
         f"{merged.n_failed:,} failed"
     )
+    flagged = describe_flags(merged.n_counted, merged.n_flagged, merged.flags)
+    print(f"flagged   {flagged}")
     print(f"table     {run.root / merged.path.name}")
+    for scale in result.scales[:_N_SCALES]:
+        print(f"scale     {scale}")
+    if (n_more := len(result.scales) - _N_SCALES) > 0:
+        print(f"scale     and {n_more} more, see {run.manifest}")
     if merged.labels is not None:
         print(f"labels    {run.root / merged.labels.name}")
     if result.n_pictures:
@@ -137,3 +156,10 @@ def print_result(result: CountResult, run: CountRun) -> None:
     n_more = merged.n_failed - len(merged.failures)
     if n_more > 0:
         print(f"failed    and {n_more} more, see the table", file=sys.stderr)
+
+
+def describe_flags(n_counted: int, n_flagged: int, flags: dict[str, int]) -> str:
+    """Say how many images have flags, and which."""
+    share = f" ({100 * n_flagged / n_counted:.1f} %)" if n_flagged else ""
+    each = ", ".join(f"{name} {n_images:,}" for name, n_images in flags.items())
+    return f"{n_flagged:,} of {n_counted:,} images{share}{': ' * bool(each)}{each}"

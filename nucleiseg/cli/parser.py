@@ -300,6 +300,13 @@ def _add_counting(parser: argparse.ArgumentParser) -> None:
         help="processes (default: one a GPU, or one on a CPU; 0: in this process)",
     )
     parser.add_argument(
+        "--diameter",
+        type=float,
+        metavar="PX",
+        help="typical diameter of the nuclei (default: estimated for each dataset, "
+        "where the model has a diameter of its own)",
+    )
+    parser.add_argument(
         "--format",
         choices=["csv", "parquet", "notebook"],
         help="of the table (default: csv); notebook: the original notebook's file",

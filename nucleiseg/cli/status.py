@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
+from nucleiseg.cli.count import describe_flags
 from nucleiseg.cli.exit_status import DONE
 from nucleiseg.cli.site import quote
 from nucleiseg.monitoring import CountStatus, JobsStatus, TrainStatus, read_status
@@ -69,10 +70,17 @@ def _describe_count(status: CountStatus) -> Iterator[tuple[str, str]]:
         yield "", _describe_bottleneck(status.stages)
     if status.n_workers:
         yield "workers", f"{status.n_workers} with the coordinator"
+    yield from _some("scale", status.scales)
     yield from _some("computing", status.running)
     yield from _some("trouble", status.troubled)
     if status.error:
         yield "error", status.error
+    if status.outcome is not None:
+        outcome = status.outcome
+        yield (
+            "flagged",
+            describe_flags(outcome["counted"], outcome["flagged"], outcome["flags"]),
+        )
     if status.table:
         yield "table", status.table
     if status.labels:

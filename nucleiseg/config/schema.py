@@ -142,7 +142,8 @@ class InstancesConfig(Section):
     """Pixels of the foreground with a higher marker value are seeds, each 8-connected
     component of them one nucleus; for `watershed`."""
     min_area_px: int = Field(default=0, ge=0)
-    """Smaller nuclei are not counted."""
+    """Smaller nuclei are not counted; in pixels of the image as the network sees it,
+    where that is enlarged or reduced."""
 
 
 class InferenceConfig(Section):
@@ -159,6 +160,11 @@ class InferenceConfig(Section):
     """Images with a longer side are cut into tiles of this side."""
     context_px: int = Field(default=64, ge=0, multiple_of=SIDE_MULTIPLE)
     """Border of a tile that only gives context; its output is not used."""
+    diameter_px: float | None = Field(default=None, ge=1, le=2000)
+    """Typical diameter of the nuclei to count. Images are enlarged or reduced so that
+    it becomes that of the network's nuclei (`preprocess.diameter_px`), unless it is
+    0.7 to 1.5 times that; unset: estimated for each dataset. Images that are counted
+    in blocks keep their size."""
     xla: bool | None = None
     """Compile the network with XLA; unset: on a GPU whatever was faster when long runs
     tried both, on a CPU not, where it was never faster."""

@@ -36,15 +36,17 @@ def claim(run: CountRun, plan: Plan, config: Config, model: BundleInfo) -> None:
     create_private(run.root)
     for folder in (run.parts, run.logs):
         create_private(folder)
-    for folder in (run.root, run.parts, run.index):
+    for folder in (run.root, run.parts, run.index, run.scales):
         remove_temporaries(folder)
     if run.plan.exists() and read_plan(run.plan).identity == plan.identity:
         logger.info("going on with %s", run.root)
     else:
         run.compute.unlink(missing_ok=True)
         run.manifest.unlink(missing_ok=True)
-        # Deaths at shards of the plan before, which were other images.
-        shutil.rmtree(run.attempts, ignore_errors=True)
+        # Deaths at shards of the plan before, which were other images, and what was
+        # found with another network or normalisation.
+        for folder in (run.attempts, run.scales, run.ranges):
+            shutil.rmtree(folder, ignore_errors=True)
         run.root.chmod(0o700)
         write_plan(run.plan, plan)
     # Whatever binds is in the plan; formats, pictures and the place of the model may

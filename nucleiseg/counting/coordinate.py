@@ -71,7 +71,7 @@ def coordinate(root: Path) -> CountResult:
 def _coordinate(run: CountRun, journal: Journal) -> CountResult:
     prepared = reopen(run)
     plan, settings = prepared.plan, prepared.config.cluster
-    for folder in (run.root, run.parts, run.index):
+    for folder in (run.root, run.parts, run.index, run.scales):
         remove_temporaries(folder)
     missing = find_missing(run, plan)
     picks = choose_pictures(plan, prepared.config.table.pictures)

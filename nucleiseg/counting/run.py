@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from nucleiseg.bundle import BundleInfo, read_bundle, resolve_for_counting
@@ -20,8 +20,9 @@ from nucleiseg.counting.claim import claim
 from nucleiseg.counting.journal import Journal
 from nucleiseg.counting.label_names import check_labels
 from nucleiseg.counting.pictures import choose_pictures
+from nucleiseg.counting.scales import note_scales, refuse_blocks
 from nucleiseg.errors import IncompleteError, NucleisegError, RunError
-from nucleiseg.inference import ShardResult, read_compute
+from nucleiseg.inference import DatasetScale, ShardResult, read_compute
 from nucleiseg.progress import Progress
 from nucleiseg.provenance import describe_environment, timestamp
 from nucleiseg.runs import CountRun, read_json, write_json
@@ -54,6 +55,8 @@ class CountResult:
     n_computed: int
     """Shards computed by this call; the others were there."""
     n_pictures: int
+    scales: tuple[DatasetScale, ...] = ()
+    """By how much images were enlarged, where the model has a diameter."""
 
 
 def prepare(
@@ -86,8 +89,8 @@ def prepare(
     Raises
     ------
     BundleError, RunError
-        The model cannot be used, no input can be read, or the table's format or one
-        file of label images does not fit the inputs.
+        The model cannot be used, no input can be read, or the table's format, one
+        file of label images or the nuclei's diameter does not fit the inputs.
     """
     bundle = read_bundle(model)
     resolved = _resolve_index(resolve_for_counting(config, bundle))
@@ -109,6 +112,7 @@ def prepare(
     if not plan.datasets:
         empty = f"{', '.join(inputs)} hold no images"
         raise RunError(f"nothing to count: {'; '.join(reasons) or empty}")
+    refuse_blocks(plan, resolved)
     if resolved.table.format == "notebook":
         check_notebook_format(plan)
     check_labels(plan)
@@ -185,7 +189,7 @@ def count(prepared: Prepared, folder: Path, *, workers: int | None) -> CountResu
             compute(run, plan, missing, team, journal)
         # The table first: it does not wait for pictures.
         result = finish(run, prepared, journal, n_computed=len(missing))
-        return CountResult(result.merged, len(missing), draw(team, picks))
+        return replace(result, n_pictures=draw(team, picks))
 
 
 def draw(team: Team, picks: Sequence[tuple[int, int]]) -> int:
@@ -205,8 +209,9 @@ def finish(
     """Merge what all workers left."""
     journal.write("merging")
     merged = merge_run(run, prepared.plan, prepared.config.table.format)
+    scales = note_scales(run, prepared.plan)
     journal.write("finished")
-    return CountResult(merged, n_computed, 0)
+    return CountResult(merged, n_computed, 0, scales)
 
 
 def merge_run(
@@ -214,13 +219,29 @@ def merge_run(
 ) -> Merged:
     """Merge the partial tables of a run into its table; see :func:`tables.merge`."""
     is_begun = plan.shards and (run.compute.exists() or not incomplete)
-    return merge(
+    merged = merge(
         run,
         plan,
         table_format,
         compute=read_compute(run).identity if is_begun else None,
         incomplete=incomplete,
     )
+    if not incomplete:
+        _note_outcome(run, merged)
+    return merged
+
+
+def _note_outcome(run: CountRun, merged: Merged) -> None:
+    """Note in the manifest what the table holds, for `status`."""
+    outcome = {
+        "images": merged.n_images,
+        "failed": merged.n_failed,
+        "nuclei": merged.n_nuclei,
+        "counted": merged.n_counted,
+        "flagged": merged.n_flagged,
+        "flags": merged.flags,
+    }
+    write_json(run.manifest, {**read_json(run.manifest), "outcome": outcome})
 
 
 def compute(

@@ -10,7 +10,21 @@ Every image must find its partner; what has one but no count (a failed image) is
 out of the scores and reported. Label images are read in pieces of bounded memory.
 """
 
+from nucleiseg.evaluation.calibrating import (
+    Reliability,
+    ReliabilityBin,
+    fit_calibration,
+    measure_reliability,
+)
 from nucleiseg.evaluation.results import DatasetScores, Evaluation
 from nucleiseg.evaluation.scoring import evaluate
 
-__all__ = ["DatasetScores", "Evaluation", "evaluate"]
+__all__ = [
+    "DatasetScores",
+    "Evaluation",
+    "Reliability",
+    "ReliabilityBin",
+    "evaluate",
+    "fit_calibration",
+    "measure_reliability",
+]

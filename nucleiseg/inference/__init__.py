@@ -3,11 +3,14 @@
 from nucleiseg.inference.compute import Compute, choose_compute, read_compute
 from nucleiseg.inference.engine import Engine, ShardResult, compute_shard, get_engine
 from nucleiseg.inference.pictures import draw_pictures
+from nucleiseg.inference.scale_records import DatasetScale, read_scales
+from nucleiseg.inference.scales import find_scale
 from nucleiseg.inference.sources import find_index
 from nucleiseg.inference.times import StageTimes
 
 __all__ = [
     "Compute",
+    "DatasetScale",
     "Engine",
     "ShardResult",
     "StageTimes",
@@ -15,6 +18,8 @@ __all__ = [
     "compute_shard",
     "draw_pictures",
     "find_index",
+    "find_scale",
     "get_engine",
     "read_compute",
+    "read_scales",
 ]

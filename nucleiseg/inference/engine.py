@@ -20,16 +20,16 @@ from nucleiseg.bundle import read_bundle
 from nucleiseg.config import InstancesConfig, load_config
 from nucleiseg.errors import ArchiveError, BundleError, RunError
 from nucleiseg.inference.large import find_facts, summarise_shard
+from nucleiseg.inference.one_image import label_maps, predict_maps
 from nucleiseg.inference.parts import Parts
-from nucleiseg.inference.pieces import Piece, join
+from nucleiseg.inference.scales import Scales
 from nucleiseg.inference.setting_up import load
 from nucleiseg.inference.sources import Sources
 from nucleiseg.inference.streaming import Stream
 from nucleiseg.inference.times import StageTimes
-from nucleiseg.instances import BlockSummary, label_nuclei
-from nucleiseg.preprocess import normalise
+from nucleiseg.instances import BlockSummary
 from nucleiseg.runs import CountRun, create_private, read_json, write_json
-from nucleiseg.shards import Entry, read_plan
+from nucleiseg.shards import DatasetShare, Entry, read_plan
 from nucleiseg.tables import (
     ImageRow,
     read_partial,
@@ -88,8 +88,18 @@ class Engine:
             self._instances,
             n_threads=n_threads,
             labels=self.plan.has_labels,
+            calibration=self.plan.calibration,
         )
         self._sources = Sources(run, self.plan, self.config, n_threads=n_threads)
+        self._scales = Scales(
+            run,
+            self.plan,
+            model.preprocess,
+            self._instances,
+            compute=self.compute.identity,
+            open_dataset=self._open_dataset,
+            predict=self._network.predict_tiles,
+        )
         self._attempts = Attempts(run)
         self._worker = os.environ.get("NUCLEISEG_WORKER") or socket.gethostname()
         # Of the parts of the shard at hand.
@@ -110,9 +120,11 @@ class Engine:
         if there is not None:
             n_failed = there.column("status").to_pylist().count("failed")
             return ShardResult(number, shard.n_images, n_failed, 0.0, True)
-        # Before any attempt: a pass that kills its worker is no image's fault.
+        # Before any attempt: a pass that kills its worker is no image's fault, and
+        # images that are looked at for the scale are others.
         with contextlib.suppress(ArchiveError):
             self._sources.open(shard)
+            self._scales.find(shard)
         if shard.block is not None:
             return self._compute_block(number, shard)
         rows = self._compute_all(number, shard)
@@ -169,6 +181,7 @@ class Engine:
                 facts,
                 self._instances,
                 labels=self.plan.has_labels,
+                calibration=self.plan.calibration,
             )
         except ValueError as error:
             if str(error) != "not finite":
@@ -205,31 +218,38 @@ class Engine:
             note.unlink(missing_ok=True)
 
     def predict_image(
-        self, pixels: NDArray[Any]
+        self, shard: Entry, pixels: NDArray[Any]
     ) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
-        """Predict one image as it is predicted within its shard.
-
-        Parameters
-        ----------
-        pixels : (H, W) ndarray
-            As stored.
+        """Predict and label an image of a shard, as within it.
 
         Returns
         -------
         maps : (H, W, C) float32 ndarray, in [0, 1]
-            The network's output: foreground probability, and marker map where C = 2.
         labels : (H, W) int32 ndarray
-            0 = background, 1…n = nuclei.
         """
-        height, width = pixels.shape
-        tiling = self._network.tiling((height, width))
-        piece = Piece(0, pixels[np.newaxis])
-        piece.tiles = tiling.split(normalise(pixels, self._preprocess))
-        (piece,) = self._network.predict([piece])
-        maps = join(piece, tiling)[0]
-        if not np.isfinite(maps.max()):
-            raise ArchiveError(self._network.not_finite)
-        return maps, label_nuclei(maps, self._instances)
+        return label_maps(self._predict(shard, pixels), pixels.shape, self._instances)
+
+    def predict_maps(self, share: DatasetShare, index: int) -> NDArray[np.float32]:
+        """Predict an image of a dataset, at the scale that the network sees it at.
+
+        Returns
+        -------
+        (h, w, C) float32 ndarray, in [0, 1]
+            Not of the image's size where it is enlarged or reduced.
+
+        Raises
+        ------
+        ArchiveError
+            The image cannot be read or normalised, or the output is not finite.
+        """
+        pixels = self._sources.open(share).read(index, index + 1)[0]
+        return self._predict(share, pixels)
+
+    def _predict(
+        self, source: Entry | DatasetShare, pixels: NDArray[Any]
+    ) -> NDArray[np.float32]:
+        scale = self._scales.find(source)
+        return predict_maps(self._network, pixels, self._preprocess, scale=scale)
 
     def open_source(self, shard: Entry) -> Reader:
         """Open a reader of a shard's dataset, to be closed by the caller.
@@ -239,8 +259,10 @@ class Engine:
         ArchiveError, IncompleteError
             See :meth:`Sources.open`.
         """
-        archive = self.plan.archives[shard.archive]
-        return self._sources.open_anew(archive, str(shard.dataset))
+        return self._open_dataset(shard.archive, str(shard.dataset))
+
+    def _open_dataset(self, archive: int, dataset: str) -> Reader:
+        return self._sources.open_anew(self.plan.archives[archive], dataset)
 
     def _compute_rows(self, shard: Entry) -> list[ImageRow]:
         try:
@@ -252,7 +274,8 @@ class Engine:
             ]
         times = StageTimes(n_images=shard.n_images)
         self._times.append(times)
-        rows = list(self._stream.count(shard, reader, times))
+        scale = self._scales.find(shard)
+        rows = list(self._stream.count(shard, reader, times, scale=scale))
         if shard.stop == reader.info.n_images:
             self._sources.close()
         return rows

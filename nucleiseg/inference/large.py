@@ -17,6 +17,7 @@ from nucleiseg.inference.pieces import Piece
 from nucleiseg.instances import BlockSummary, saturation_limit, summarise_block
 from nucleiseg.labels import encode
 from nucleiseg.preprocess import Range, RangeFinder, scale
+from nucleiseg.quality import Calibration
 from nucleiseg.runs import CountRun, create_private, publish_json, read_json
 from nucleiseg.shards import ArchiveRef, Entry
 from nucleiseg.tiling import Block
@@ -111,6 +112,7 @@ def summarise_shard(
     settings: InstancesConfig,
     *,
     labels: bool = False,
+    calibration: Calibration | None = None,
 ) -> tuple[BlockSummary, bytes | None]:
     """Predict a block of an image and label it.
 
@@ -150,6 +152,7 @@ def summarise_shard(
         shard.image_shape,
         settings,
         limit=facts.limit,
+        calibration=calibration,
         out=out,
     )
     return summary, None if out is None else encode(out)

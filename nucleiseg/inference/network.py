@@ -251,6 +251,13 @@ class TiledNetwork:
                         piece.tiles = None
                         yield filling.popleft()
 
+    def predict_tiles(self, tiles: Batch) -> Maps:
+        """Predict tiles of one shape, however many."""
+        piece = Piece(0, tiles, tiles=tiles)
+        (piece,) = self.predict([piece])
+        assert piece.outputs is not None
+        return piece.outputs
+
     def batch_shape(self, tile_shape: tuple[int, ...]) -> tuple[int, int, int]:
         """Tiles, height and width of a batch."""
         height, width = tile_shape

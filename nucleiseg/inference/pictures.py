@@ -48,7 +48,7 @@ def draw_pictures(
         try:
             with engine.open_source(shard) as reader:
                 pixels = reader.read(index, index + 1)[0]
-            maps, labels = engine.predict_image(pixels)
+            maps, labels = engine.predict_image(shard, pixels)
         except (ArchiveError, IncompleteError) as error:
             logger.warning("no picture of image %d: %s", index, error)
             continue

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from nucleiseg.archives import Reader
 from nucleiseg.config import PreprocessConfig
 from nucleiseg.errors import ArchiveError
-from nucleiseg.preprocess import normalise_stack
+from nucleiseg.preprocess import normalise_stack, rescale
 from nucleiseg.tiling import Tiling
 
 # Pixels that are read and normalised at once: 64 images of 128x128, and never less
@@ -89,17 +89,22 @@ def read_piece(reader: Reader, start: int, stop: int) -> Piece:
 
 
 def prepare(piece: Piece, settings: PreprocessConfig, tiling: Tiling) -> Piece:
-    """Normalise the images of a piece and cut them into tiles."""
+    """Normalise the images of a piece and cut them into tiles.
+
+    Images of another shape than the tiling's are enlarged or reduced to it.
+    """
     values, reasons = normalise_stack(piece.pixels, settings)
     for position, reason in enumerate(reasons):
         if reason is not None:
             # Why it could not be read says more than what was found in its place.
             piece.reasons.setdefault(position, reason)
+    if values.shape[1:] != tiling.image_shape:
+        values = np.stack([rescale(image, tiling.image_shape) for image in values])
     piece.tiles = tiling.split_stack(values)
     return piece
 
 
 def join(piece: Piece, tiling: Tiling) -> NDArray[np.float32]:
-    """Probability maps of a piece, (n, H, W, C), in [0, 1]."""
+    """Put together the maps of a piece, (n, H, W, C); H and W are the tiling's."""
     assert piece.outputs is not None
     return tiling.join_stack(piece.outputs)

@@ -14,7 +14,7 @@ from nucleiseg.archives import (
 from nucleiseg.config import Config
 from nucleiseg.errors import ArchiveError, IncompleteError
 from nucleiseg.runs import CountRun
-from nucleiseg.shards import ArchiveRef, Entry, Plan
+from nucleiseg.shards import ArchiveRef, DatasetShare, Entry, Plan
 
 
 def find_index(run: CountRun, config: Config) -> Path:
@@ -69,8 +69,8 @@ class Sources:
         self._n_threads = n_threads
         self._open: tuple[tuple[str, str], Reader] | None = None
 
-    def open(self, shard: Entry) -> Reader:
-        """Open a shard's dataset, or go on with the reader that is open.
+    def open(self, shard: Entry | DatasetShare) -> Reader:
+        """Open the dataset of a shard, or go on with the reader that is open.
 
         Raises
         ------

@@ -6,6 +6,7 @@
 The bounded room between the stages lets all of them run at once in flat memory.
 """
 
+import math
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -21,6 +22,8 @@ from nucleiseg.inference.pipeline import map_ordered
 from nucleiseg.inference.times import StageTimes
 from nucleiseg.instances import count_nuclei, segment_nuclei
 from nucleiseg.labels import encode
+from nucleiseg.preprocess import scaled_shape
+from nucleiseg.quality import Calibration
 from nucleiseg.shards import Entry
 from nucleiseg.tables import ImageRow
 from nucleiseg.tiling import Tiling
@@ -38,6 +41,8 @@ class Stream:
         Threads of each stage but reading.
     labels : bool
         Whether rows hold the label images, too.
+    calibration : Calibration or None
+        The model's.
     """
 
     def __init__(
@@ -48,15 +53,17 @@ class Stream:
         *,
         n_threads: int,
         labels: bool = False,
+        calibration: Calibration | None = None,
     ) -> None:
         self._network = network
         self._preprocess = preprocess
         self._instances = instances
         self._n_threads = n_threads
         self._has_labels = labels
+        self._calibration = calibration
 
     def count(
-        self, shard: Entry, reader: Reader, times: StageTimes
+        self, shard: Entry, reader: Reader, times: StageTimes, *, scale: float = 1.0
     ) -> Iterator[ImageRow]:
         """Count the images of a shard, in pieces of several.
 
@@ -67,12 +74,16 @@ class Stream:
             Of its dataset.
         times : StageTimes
             Takes up where the time goes.
+        scale : float
+            By how much the images are enlarged for the network.
         """
-        tiling = self._network.tiling(shard.image_shape)
+        tiling = self._network.tiling(scaled_shape(shard.image_shape, scale))
         ranges = divide(
             shard.start,
             shard.stop,
-            image_pixels=shard.height * shard.width,
+            image_pixels=max(
+                math.prod(shard.image_shape), math.prod(tiling.image_shape)
+            ),
             multiple=self._network.batch_shape(tiling.tile_shape)[0],
         )
         n = self._n_threads
@@ -122,11 +133,16 @@ class Stream:
     ) -> ImageRow:
         labels = None
         try:
-            if self._has_labels:
-                label_image, summary = segment_nuclei(pixels, maps, self._instances)
-                labels = encode(label_image)
+            # At another scale nuclei are what is left of them at the image's own.
+            if self._has_labels or maps.shape[:2] != pixels.shape:
+                label_image, summary = segment_nuclei(
+                    pixels, maps, self._instances, calibration=self._calibration
+                )
+                labels = encode(label_image) if self._has_labels else None
             else:
-                summary = count_nuclei(pixels, maps, self._instances)
+                summary = count_nuclei(
+                    pixels, maps, self._instances, calibration=self._calibration
+                )
         except ValueError:
             if np.isfinite(maps.max()):
                 raise

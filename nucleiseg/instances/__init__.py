@@ -4,13 +4,17 @@
 blocks by :func:`summarise_block`, and :func:`join_blocks` counts the nuclei on their
 seams once. :func:`label_nuclei` makes the label image, :func:`segment_nuclei` both; of
 blocks :func:`summarise_block` does, and :func:`number_blocks` joins their labels.
+Where the network saw an image enlarged or reduced, :func:`segment_nuclei` and
+:func:`restore_labels` bring what it found back to the image's size.
 """
 
 from nucleiseg.instances.blocks import BlockSummary, summarise_block
 from nucleiseg.instances.counting import count_nuclei
 from nucleiseg.instances.joining import join_blocks, number_blocks
 from nucleiseg.instances.labelling import label_nuclei
+from nucleiseg.instances.rescaling import restore_labels, restore_maps
 from nucleiseg.instances.saturation import saturation_limit
+from nucleiseg.instances.scoring import score_nuclei
 from nucleiseg.instances.segmenting import segment_nuclei
 from nucleiseg.instances.summary import ImageSummary, summarise
 
@@ -21,7 +25,10 @@ __all__ = [
     "join_blocks",
     "label_nuclei",
     "number_blocks",
+    "restore_labels",
+    "restore_maps",
     "saturation_limit",
+    "score_nuclei",
     "segment_nuclei",
     "summarise",
     "summarise_block",

@@ -20,9 +20,11 @@ from nucleiseg.instances.labelling import (
 )
 from nucleiseg.instances.maps import split_maps
 from nucleiseg.instances.saturation import count_saturated
+from nucleiseg.instances.scoring import sum_rights, sum_scores
 from nucleiseg.instances.storage import pack, unpack
 from nucleiseg.instances.summary import Tally
 from nucleiseg.instances.sums import sum_by_label
+from nucleiseg.quality import Calibration, Measures, measure_image
 
 Core = tuple[slice, slice]
 """Rows and columns of a block within its image, `slice(start, stop)` each."""
@@ -42,12 +44,16 @@ class BlockSummary:
     """As the finished nuclei were counted with."""
     n_saturated: int
     """Saturated pixels."""
+    measures: Measures
+    """What speaks for and against the image, of the block by itself."""
     finished: Tally
     """Nuclei that end within the block and are large enough."""
     areas: NDArray[np.int64]
     """(n,) pixels of each open nucleus within the block."""
     probability_sums: NDArray[np.int64]
     """(n,) sum of each open nucleus' probabilities, in units of 2^-30."""
+    score_sums: NDArray[np.int64]
+    """(n,) sum of what its score is the mean of, likewise; 0 without a calibration."""
     at_border: NDArray[np.bool_]
     """(n,) whether each open nucleus touches the image's edge in this block."""
     is_seeded: NDArray[np.bool_]
@@ -79,12 +85,13 @@ class BlockSummary:
             self.finished.n_foreground,
             self.finished.border_count,
             self.finished.probability_sum,
+            self.finished.right_sum,
         )
-        wide = np.stack([self.areas, self.probability_sums])
+        wide = np.stack([self.areas, self.probability_sums, self.score_sums])
         sides = (self.top, self.bottom, self.left, self.right)
         thresholds = (self.threshold, self.seed_threshold)
         flags = np.stack([self.at_border, self.is_seeded])
-        return pack(thresholds, numbers, wide, flags, sides)
+        return pack(thresholds, numbers, self.measures, wide, flags, sides)
 
     @classmethod
     def from_bytes(cls, data: bytes) -> "BlockSummary":
@@ -95,16 +102,18 @@ class BlockSummary:
         ValueError
             The bytes are damaged, or another version's.
         """
-        thresholds, numbers, wide, flags, sides = unpack(data)
+        thresholds, numbers, measures, wide, flags, sides = unpack(data)
         height, width, min_area_px, n_saturated, *finished = numbers
         return cls(
             (height, width),
             *thresholds,
             min_area_px,
             n_saturated,
+            measures,
             Tally(*finished),
             wide[0],
             wide[1],
+            wide[2],
             flags[0],
             flags[1],
             *sides,
@@ -119,6 +128,7 @@ def summarise_block(
     settings: InstancesConfig,
     *,
     limit: float | None,
+    calibration: Calibration | None = None,
     out: NDArray[np.int32] | None = None,
 ) -> BlockSummary:
     """Label one block of an image and keep what joining needs.
@@ -139,6 +149,8 @@ def summarise_block(
     limit : float or None
         Value of a saturated pixel, :func:`saturation_limit` of the whole image; may
         be None for integers.
+    calibration : Calibration, optional
+        The model's, the same for all blocks.
     out : (h, w) int32 ndarray, optional
         Gets the block's label image: 0 = background and finished nuclei that are too
         small, 1…k = the other finished ones, k + 1…k + n = the open ones, in the order
@@ -175,6 +187,9 @@ def summarise_block(
     at_border = _find_touching(sides, [not is_inner for is_inner in inner], n_labels)
     areas = measure_areas(labels, n_labels)
     sums = sum_by_label(probability_part, labels, n_labels, settings.threshold)
+    score_sums = np.zeros(n_labels, dtype=np.int64)
+    if calibration is not None:
+        score_sums = sum_scores(probability_part, marker, labels, n_labels)
 
     keep = ~is_open & (areas >= settings.min_area_px)
     keep[0] = False
@@ -183,6 +198,7 @@ def summarise_block(
         n_foreground=int(areas[keep].sum()),
         border_count=int(np.count_nonzero(at_border & keep)),
         probability_sum=int(sums[keep].sum()),
+        right_sum=sum_rights(score_sums[keep], areas[keep], calibration),
     )
     openings = np.zeros(n_labels, dtype=np.int32)
     openings[is_open] = np.arange(1, np.count_nonzero(is_open) + 1)
@@ -199,9 +215,11 @@ def summarise_block(
         find_seed_threshold(marker is not None, settings),
         settings.min_area_px,
         count_saturated(image_part, limit),
+        measure_image(image_part, (keep | is_open).take(labels)),
         finished,
         areas[is_open],
         sums[is_open],
+        score_sums[is_open],
         at_border[is_open],
         nuclei.is_seeded[is_open],
         *(

@@ -9,8 +9,10 @@ from nucleiseg.config import InstancesConfig
 from nucleiseg.instances.labelling import count_touching, find_nuclei, measure_areas
 from nucleiseg.instances.maps import split_maps
 from nucleiseg.instances.saturation import count_saturated
+from nucleiseg.instances.scoring import find_rights
 from nucleiseg.instances.summary import ImageSummary, Tally
 from nucleiseg.instances.sums import sum_probabilities
+from nucleiseg.quality import Calibration, measure_image
 
 
 def count_nuclei(
@@ -19,6 +21,7 @@ def count_nuclei(
     settings: InstancesConfig,
     *,
     limit: float | None = None,
+    calibration: Calibration | None = None,
 ) -> ImageSummary:
     """Count the nuclei of an image and say what may be wrong with it.
 
@@ -35,6 +38,8 @@ def count_nuclei(
     limit : float, optional
         Value of a saturated pixel, where the image is a part of a larger one
         (:func:`saturation_limit`); by default taken from the image itself.
+    calibration : Calibration, optional
+        The model's.
 
     Returns
     -------
@@ -50,9 +55,13 @@ def count_nuclei(
     """
     probability, marker = split_maps(maps)
     mask = find_foreground(probability, marker, settings)
-    tally = Tally() if mask is None else _tally(probability, marker, mask, settings)
+    tally, inside = Tally(), None
+    if mask is not None:
+        tally, inside = _tally((probability, marker), mask, settings, calibration)
     return tally.summarise(
-        n_pixels=probability.size, n_saturated=count_saturated(image, limit)
+        measure_image(image, inside),
+        n_saturated=count_saturated(image, limit),
+        calibration=calibration,
     )
 
 
@@ -80,11 +89,13 @@ def find_foreground(
 
 
 def _tally(
-    probability: NDArray[np.float32],
-    marker: NDArray[np.float32] | None,
+    planes: tuple[NDArray[np.float32], NDArray[np.float32] | None],
     mask: NDArray[np.bool_],
     settings: InstancesConfig,
-) -> Tally:
+    calibration: Calibration | None,
+) -> tuple[Tally, NDArray[np.bool_] | None]:
+    """Tally the nuclei of a mask; and the pixels of those that are large enough."""
+    probability, marker = planes
     nuclei = find_nuclei(mask, marker, settings)
     n_labels, labels = nuclei.n_labels, nuclei.labels
     keep = np.ones(n_labels, dtype=np.bool_)
@@ -93,13 +104,15 @@ def _tally(
     keep[0] = False
     count = int(np.count_nonzero(keep))
     if not count:
-        return Tally()
+        return Tally(), None
     if count < n_labels - 1:
         # Three times as fast as keep[labels].
         mask = keep.take(labels)
-    return Tally(
+    tally = Tally(
         count=count,
         n_foreground=int(np.count_nonzero(mask)),
         border_count=count_touching(labels, keep),
         probability_sum=sum_probabilities(probability, mask, settings.threshold),
+        right_sum=find_rights(planes, labels, keep, calibration),
     )
+    return tally, mask

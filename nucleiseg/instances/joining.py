@@ -5,7 +5,8 @@ seeds are joined across seams as in it, and what has no seed in its block goes t
 nucleus that it touches across a seam. Only where several nuclei touch on a seam may
 another one of them get some pixels than in one piece: that shows in `border_count`
 where they reach the image's edge, and in the count where one of them comes to lie on
-the other side of the smallest area.
+the other side of the smallest area. Flags are made of sums over the blocks, each
+measured by itself; their limits are far from where seams could matter.
 """
 
 from collections.abc import Sequence
@@ -15,8 +16,10 @@ from numpy.typing import NDArray
 
 from nucleiseg.config import InstancesConfig
 from nucleiseg.instances.blocks import BlockSummary, Core
+from nucleiseg.instances.scoring import sum_rights
 from nucleiseg.instances.seams import join_across
 from nucleiseg.instances.summary import ImageSummary, Tally
+from nucleiseg.quality import Calibration, Measures
 
 Grid = list[list[BlockSummary]]
 
@@ -25,6 +28,8 @@ def join_blocks(
     parts: Sequence[tuple[Core, BlockSummary]],
     image_shape: tuple[int, int],
     settings: InstancesConfig,
+    *,
+    calibration: Calibration | None = None,
 ) -> ImageSummary:
     """Join the blocks of one image.
 
@@ -37,6 +42,8 @@ def join_blocks(
         Rows and columns of the image.
     settings : InstancesConfig
         As the blocks were labelled with.
+    calibration : Calibration, optional
+        As the blocks were summarised with.
 
     Returns
     -------
@@ -53,10 +60,11 @@ def join_blocks(
     roots = join_across(grid)
 
     tally = sum((block.finished for block in blocks), Tally())
-    tally += _tally_open(blocks, roots, settings.min_area_px)
+    tally += _tally_open(blocks, roots, settings.min_area_px, calibration)
     return tally.summarise(
-        n_pixels=image_shape[0] * image_shape[1],
+        sum((block.measures for block in blocks), Measures()),
         n_saturated=sum(block.n_saturated for block in blocks),
+        calibration=calibration,
     )
 
 
@@ -109,18 +117,24 @@ def _measure_open(
 
 
 def _tally_open(
-    blocks: list[BlockSummary], roots: NDArray[np.int64], min_area_px: int
+    blocks: list[BlockSummary],
+    roots: NDArray[np.int64],
+    min_area_px: int,
+    calibration: Calibration | None,
 ) -> Tally:
     areas, keep = _measure_open(blocks, roots, min_area_px)
     at_border = np.zeros(len(roots), dtype=np.bool_)
     at_border[roots[np.concatenate([block.at_border for block in blocks])]] = True
     sums = np.concatenate([block.probability_sums for block in blocks])
+    score_sums = np.zeros(len(roots), dtype=np.int64)
+    np.add.at(score_sums, roots, np.concatenate([b.score_sums for b in blocks]))
     return Tally(
         count=int(np.count_nonzero(keep)),
         n_foreground=int(areas[keep].sum()),
         border_count=int(np.count_nonzero(at_border & keep)),
         # Python's integers have no end; a few hundred thousand are added in no time.
         probability_sum=sum(sums[keep[roots]].tolist()),
+        right_sum=sum_rights(score_sums[keep], areas[keep], calibration),
     )
 
 

@@ -1,5 +1,6 @@
 """Counting the nuclei of one image, and keeping its label image."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -9,11 +10,17 @@ from nucleiseg.config import InstancesConfig
 from nucleiseg.instances.counting import find_foreground
 from nucleiseg.instances.labelling import label_nuclei
 from nucleiseg.instances.maps import split_maps
+from nucleiseg.instances.rescaling import restore_labels, restore_maps
 from nucleiseg.instances.summary import ImageSummary, summarise
+from nucleiseg.quality import Calibration
 
 
 def segment_nuclei(
-    image: NDArray[Any], maps: NDArray[np.float32], settings: InstancesConfig
+    image: NDArray[Any],
+    maps: NDArray[np.float32],
+    settings: InstancesConfig,
+    *,
+    calibration: Calibration | None = None,
 ) -> tuple[NDArray[np.int32], ImageSummary]:
     """Label the nuclei of an image, and say what :func:`count_nuclei` says of it.
 
@@ -21,17 +28,20 @@ def segment_nuclei(
     ----------
     image : (H, W) ndarray
         As stored, before normalisation.
-    maps : (H, W, C) float32 ndarray, in [0, 1]
-        The network's output: foreground probability, and marker map where C = 2.
+    maps : (h, w, C) float32 ndarray, in [0, 1]
+        The network's output: foreground probability, and marker map where C = 2. Of
+        another size than the image where the network saw it enlarged or reduced.
     settings : InstancesConfig
-        Method, thresholds and smallest area.
+        Method, thresholds and smallest area; this one in pixels of the maps.
+    calibration : Calibration, optional
+        The model's.
 
     Returns
     -------
     labels : (H, W) int32 ndarray
-        Of :func:`label_nuclei`.
+        Of :func:`label_nuclei`, brought to the image's size.
     summary : ImageSummary
-        Its count is the largest label.
+        Its count is the largest label, its areas are in pixels of the image.
 
     Raises
     ------
@@ -43,7 +53,16 @@ def segment_nuclei(
     foreground, marker = split_maps(maps)
     if find_foreground(foreground, marker, settings) is None:
         # Without any, at next to no cost.
-        labels = np.zeros(foreground.shape, dtype=np.int32)
+        labels = np.zeros(image.shape, dtype=np.int32)
     else:
-        labels = label_nuclei(maps, settings)
-    return labels, summarise(image, maps, labels)
+        labels = restore_labels(label_nuclei(maps, settings), image.shape)
+    # Without scores to be made of it, the marker map has done its work.
+    needed = foreground[..., np.newaxis] if calibration is None else maps
+    summary = summarise(
+        image,
+        restore_maps(needed, image.shape),
+        labels,
+        calibration=calibration,
+        scale=math.sqrt(foreground.size / image.size),
+    )
+    return labels, summary

@@ -9,7 +9,9 @@ from numpy.typing import NDArray
 from nucleiseg.instances.labelling import count_touching
 from nucleiseg.instances.maps import split_maps
 from nucleiseg.instances.saturation import count_saturated
-from nucleiseg.instances.sums import mean_probability, sum_probabilities
+from nucleiseg.instances.scoring import find_rights
+from nucleiseg.instances.sums import UNIT, mean_probability, sum_probabilities
+from nucleiseg.quality import Calibration, Measures, find_flags, measure_image
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,12 @@ class ImageSummary:
     image is taken to end at 1, 255 or 65535, whichever first holds its maximum, or
     else at its maximum."""
     confidence: float | None
-    """Mean foreground probability over the nuclei's pixels; None without any."""
+    """Share of the nuclei that are expected to be right, where the model was
+    calibrated, else the mean foreground probability over their pixels; None without
+    any nucleus."""
+    flags: str = ""
+    """What speaks against trusting the count, joined by `;` (see
+    :func:`nucleiseg.quality.find_flags`); "" where nothing does."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +51,9 @@ class Tally:
     """Nuclei that touch the image's edge."""
     probability_sum: int = 0
     """Sum of the nuclei's probabilities, in units of 2^-30 (see `sums`)."""
+    right_sum: int = 0
+    """Sum over the nuclei of how often such nuclei are right, in units of 2^-30; 0
+    without a calibration."""
 
     def __add__(self, other: "Tally") -> "Tally":
         return Tally(
@@ -51,13 +61,33 @@ class Tally:
             self.n_foreground + other.n_foreground,
             self.border_count + other.border_count,
             self.probability_sum + other.probability_sum,
+            self.right_sum + other.right_sum,
         )
 
-    def summarise(self, *, n_pixels: int, n_saturated: int) -> ImageSummary:
-        """Make the table's figures of an image of so many pixels.
+    def summarise(
+        self,
+        measures: Measures,
+        *,
+        n_saturated: int,
+        calibration: Calibration | None,
+        scale: float = 1.0,
+    ) -> ImageSummary:
+        """Make the table's figures of an image.
 
         Shares and the confidence are rounded to 4 decimals, areas to 2.
+
+        Parameters
+        ----------
+        measures : Measures
+            Of the image.
+        n_saturated : int
+            Its saturated pixels.
+        calibration : Calibration or None
+            What the nuclei were scored with.
+        scale : float
+            By how much the network saw the image enlarged.
         """
+        n_pixels = measures.n_pixels
         return ImageSummary(
             count=self.count,
             foreground_share=round(self.n_foreground / n_pixels, 4),
@@ -66,18 +96,28 @@ class Tally:
             ),
             border_count=self.border_count,
             saturated_share=round(n_saturated / n_pixels, 4),
-            confidence=(
-                round(mean_probability(self.probability_sum, self.n_foreground), 4)
-                if self.count
-                else None
+            confidence=round(self._trust(calibration), 4) if self.count else None,
+            flags=find_flags(
+                measures,
+                count=self.count,
+                diameters_px=None if calibration is None else calibration.diameters_px,
+                scale=scale,
             ),
         )
+
+    def _trust(self, calibration: Calibration | None) -> float:
+        if calibration is None:
+            return mean_probability(self.probability_sum, self.n_foreground)
+        return self.right_sum * UNIT / self.count
 
 
 def summarise(
     image: NDArray[Any],
     maps: NDArray[np.float32],
     labels: NDArray[np.int32],
+    *,
+    calibration: Calibration | None = None,
+    scale: float = 1.0,
 ) -> ImageSummary:
     """Count the nuclei of a label image and say what may be wrong with the image.
 
@@ -89,6 +129,10 @@ def summarise(
         The network's output: foreground probability, and marker map where C = 2.
     labels : (H, W) int32 ndarray
         0 = background, 1…n = nuclei.
+    calibration : Calibration, optional
+        The model's.
+    scale : float
+        By how much the network saw the image enlarged.
 
     Returns
     -------
@@ -97,16 +141,23 @@ def summarise(
         may differ in their last digits, tables must not.
     """
     count = int(labels.max(initial=0))
-    tally = Tally()
+    tally, inside = Tally(), None
     if count:
-        foreground = labels > 0
+        planes = split_maps(maps)
+        inside = labels > 0
         keep = np.ones(count + 1, dtype=np.bool_)
         keep[0] = False
         tally = Tally(
             count=count,
-            n_foreground=int(np.count_nonzero(foreground)),
+            n_foreground=int(np.count_nonzero(inside)),
             border_count=count_touching(labels, keep),
             # The threshold is not known here, and 0 is right for all of them.
-            probability_sum=sum_probabilities(split_maps(maps)[0], foreground, 0.0),
+            probability_sum=sum_probabilities(planes[0], inside, 0.0),
+            right_sum=find_rights(planes, labels, keep, calibration),
         )
-    return tally.summarise(n_pixels=labels.size, n_saturated=count_saturated(image))
+    return tally.summarise(
+        measure_image(image, inside),
+        n_saturated=count_saturated(image),
+        calibration=calibration,
+        scale=scale,
+    )

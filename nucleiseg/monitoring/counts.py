@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from nucleiseg.attempts import Attempts
 from nucleiseg.cluster import is_cancelled
 from nucleiseg.errors import RunError
+from nucleiseg.inference import read_scales
 from nucleiseg.monitoring.jobs import JobsStatus, read_jobs_status
 from nucleiseg.runs import CountRun, read_json
 from nucleiseg.shards import Entries, Plan, read_plan
@@ -20,6 +21,8 @@ from nucleiseg.tables import find_done
 
 # A count in place writes its progress after each shard, which may take minutes.
 _SILENT_S = 900.0
+# Datasets whose scale is read: each is a file.
+_MOST_SCALES = 20
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,9 @@ class CountStatus:
     """Why the run ended before its time."""
     table: str | None
     """The table, where it is there and complete."""
+    outcome: dict[str, Any] | None
+    """What the table holds: images, failed, nuclei, counted, flagged, and the images
+    with each of the flags; None where it is not there."""
     labels: str | None
     """The file of label images, where they are made and it is complete."""
     stages: dict[str, Any] | None
@@ -59,6 +65,8 @@ class CountStatus:
     before the first shard."""
     passes: str | None
     """How far the passes over npz members are; None where there are none left."""
+    scales: list[str]
+    """By how much images are enlarged for the network, of the first datasets."""
     jobs: JobsStatus
 
 
@@ -116,9 +124,11 @@ def read_count_status(root: Path, *, now_s: float) -> CountStatus:
         troubled=_describe_troubled(run, plan, attempts, done),
         error=progress.get("error"),
         table=str(table) if table else None,
+        outcome=read_json(run.manifest).get("outcome") if table else None,
         labels=str(run.labels()) if table and plan.has_labels else None,
         stages=_find_stages(progress),
         passes=progress.get("passes") if is_moving else None,
+        scales=[str(scale) for scale in read_scales(run, plan, most=_MOST_SCALES)],
         jobs=jobs,
     )
 

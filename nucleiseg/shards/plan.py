@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from nucleiseg.quality import Calibration
 from nucleiseg.shards.entries import NONE, Entries
 from nucleiseg.shards.entry import Entry
 
@@ -49,8 +50,9 @@ class Plan:
     entries: Sequence[Entry]
     """Kept as :class:`Entries`: columns, whatever sequence it was made from."""
     settings: dict[str, Any]
-    """What else a partial table depends on: model, thresholds, compute settings; and
-    `labels`, where label images are made, too: :attr:`label_shapes` as JSON."""
+    """What else a partial table depends on: model, thresholds, calibration, compute
+    settings; and `labels`, where label images are made, too: :attr:`label_shapes` as
+    JSON."""
     shard_pixels: int | None = None
     """Pixels a shard, about, that were set or chosen; None: images a shard were set.
     Not in the identity: the shards themselves are."""
@@ -123,6 +125,12 @@ class Plan:
             )
             for group in np.argsort(firsts).tolist()
         ]
+
+    @cached_property
+    def calibration(self) -> Calibration | None:
+        """What the model's validation images say of its nuclei, where it was asked."""
+        values = self.settings.get("calibration")
+        return None if values is None else Calibration.from_dict(values)
 
     @property
     def has_labels(self) -> bool:

@@ -107,6 +107,7 @@ def _settings(config: Config, model: BundleInfo) -> dict[str, Any]:
     return {
         "model": model.identity,
         "instances": config.instances.model_dump(mode="json"),
+        "calibration": model.calibration and model.calibration.as_dict(),
         # Where it is computed is settled by the first worker, see `compute.json`.
         "inference": config.inference.model_dump(mode="json", exclude={"device"}),
     }

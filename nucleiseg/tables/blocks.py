@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from nucleiseg.config import InstancesConfig
 from nucleiseg.instances import BlockSummary, join_blocks, number_blocks
+from nucleiseg.quality import Calibration
 from nucleiseg.runs import CountRun
 from nucleiseg.shards import Entry, Plan
 from nucleiseg.tables.rows import LABELS, ImageRow
@@ -74,7 +75,10 @@ def write_block_partial(
 
 
 def join_partials(
-    shards: Sequence[Entry], partials: Sequence[pa.Table], settings: InstancesConfig
+    shards: Sequence[Entry],
+    partials: Sequence[pa.Table],
+    settings: InstancesConfig,
+    calibration: Calibration | None = None,
 ) -> ImageRow:
     """Make the row of a large image of the partial tables of its blocks.
 
@@ -86,6 +90,8 @@ def join_partials(
         Of each of them.
     settings : InstancesConfig
         How nuclei were made of probabilities.
+    calibration : Calibration, optional
+        The model's.
 
     Returns
     -------
@@ -101,7 +107,8 @@ def join_partials(
     first = shards[0]
     if reason is not None:
         return ImageRow(first.start, None, reason)
-    return ImageRow(first.start, join_blocks(blocks, first.image_shape, settings))
+    summary = join_blocks(blocks, first.image_shape, settings, calibration=calibration)
+    return ImageRow(first.start, summary)
 
 
 def number_partials(
@@ -109,8 +116,8 @@ def number_partials(
 ) -> list[NDArray[np.uint32]] | None:
     """Give the nuclei of a large image their numbers; see :func:`number_blocks`.
 
-    Parameters and exceptions are those of :func:`join_partials`; None where any block
-    has failed.
+    Parameters are the first three of :func:`join_partials`, and exceptions the same;
+    None where any block has failed.
     """
     blocks, reason = _read_blocks(shards, partials)
     if reason is not None:

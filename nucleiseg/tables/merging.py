@@ -1,7 +1,8 @@
 """The one table that partial tables are merged into."""
 
+import functools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -9,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from nucleiseg.errors import RunError
+from nucleiseg.quality import FLAGS
 from nucleiseg.runs import CountRun, atomic_path
 from nucleiseg.shards import Entry, Plan
 from nucleiseg.tables.ahead import map_ahead
@@ -54,6 +56,12 @@ class Merged:
     """Shards without a partial table; 0 unless an incomplete table was asked for."""
     labels: Path | None = None
     """The file of label images, where they are made."""
+    n_counted: int = 0
+    """Images that have a count."""
+    n_flagged: int = 0
+    """Those of them with any flag."""
+    flags: dict[str, int] = field(default_factory=dict)
+    """Images with each flag that any has, in a fixed order."""
 
 
 def merge(
@@ -110,6 +118,9 @@ def merge(
         counter.failures,
         counter.n_missing,
         labels,
+        counter.n_rows - counter.n_failed,
+        counter.n_flagged,
+        {name: n_images for name, n_images in counter.flags.items() if n_images},
     )
 
 
@@ -159,7 +170,10 @@ class _PieceReader:
             return _Piece(None, n_missing=len(group) - len(partials))
         rows = partials[0]
         if first.block is not None:
-            row = self._parts.join(group, partials, join_partials)
+            join = functools.partial(
+                join_partials, calibration=self._parts.plan.calibration
+            )
+            row = self._parts.join(group, partials, join)
             rows = pa.Table.from_pylist([row.as_dict()], schema=ROWS)
         return _Piece(self._complete(first, rows))
 
@@ -196,6 +210,8 @@ class _Counter:
         self.n_nuclei = 0
         self.highest_count = 0
         self.failures: list[str] = []
+        self.n_flagged = 0
+        self.flags = dict.fromkeys(FLAGS, 0)
 
     def unpack(self, pieces: Iterator[_Piece]) -> Iterator[pa.Table]:
         for piece in pieces:
@@ -213,10 +229,18 @@ class _Counter:
             self.n_nuclei += pc.sum(counts).as_py() or 0
             highest = pc.max(counts).as_py() or 0
             self.highest_count = max(self.highest_count, highest)
+            self._count_flags(group.column("flags"))
             n_more = self._N_EXAMPLES - len(self.failures)
             examples = failed.slice(0, n_more).to_pylist()
             self.failures += map(_describe_failure, examples)
             yield group
+
+    def _count_flags(self, flags: pa.ChunkedArray) -> None:
+        flagged = flags.filter(pc.not_equal(flags, ""))
+        self.n_flagged += len(flagged)
+        for name in self.flags:
+            found = pc.match_substring(flagged, name)
+            self.flags[name] += pc.sum(found).as_py() or 0
 
 
 def _describe_failure(row: dict[str, Any]) -> str:

@@ -14,6 +14,7 @@ QUALITY = (
     ("border_count", pa.int64()),
     ("saturated_share", pa.float64()),
     ("confidence", pa.float64()),
+    ("flags", pa.string()),
 )
 """Columns that say how far a count can be trusted."""
 
