@@ -29,7 +29,7 @@ Predict = Callable[[FloatImage], FloatImage]
 _COARSE = (0.25, 0.5, 1.0, 2.0, 4.0)
 _FINER = math.sqrt(2)
 # Windows at each scale, about: at least one an image.
-_N_WINDOWS = 12
+_N_WINDOWS = 8
 # Mean foreground probability over a nucleus that counts.
 _LEAST_CONFIDENCE = 0.7
 # A nucleus speaks for a scale by how near its diameter is to the network's: this is
@@ -40,6 +40,8 @@ _MOST_FACTOR = 2.5
 # A scale with so many nuclei has half its say.
 _FEW = 5
 _LEAST_NUCLEI = 3
+# At the best scale, the diameter that is found is within this factor of the network's.
+_MOST_MISFIT = 1.8
 
 
 @dataclass(frozen=True)
@@ -86,8 +88,17 @@ def estimate_diameter(
         return Estimate(None, 0)
     trials = [try_scale(scale) for scale in _COARSE]
     best = max(trials, key=lambda trial: trial.score)
-    finer = [try_scale(best.scale * factor) for factor in (1 / _FINER, _FINER)]
-    return max([best, *finer], key=lambda trial: trial.score).estimate
+    finer = [best.scale / _FINER, best.scale * _FINER]
+    trials = [try_scale(scale) for scale in finer if _COARSE[0] < scale < _COARSE[-1]]
+    best = max([best, *trials], key=lambda trial: trial.score)
+    found = best.estimate
+    if found.diameter_px is None:
+        return found
+    factor = found.diameter_px * best.scale / wanted_px
+    if not 1 / _MOST_MISFIT < factor < _MOST_MISFIT:
+        # Noise, or nuclei beyond all scales: what was found there is not credible.
+        return Estimate(None, found.n_nuclei)
+    return found
 
 
 def _try_scale(

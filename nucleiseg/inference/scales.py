@@ -25,9 +25,9 @@ from nucleiseg.shards import DatasetShare, Entry, Plan
 logger = logging.getLogger(__name__)
 
 # Images that are looked at: fewer of very large ones.
-_MOST_IMAGES = 12
+_MOST_IMAGES = 8
 _LEAST_IMAGES = 3
-_SAMPLE_PIXELS = 2**26
+_SAMPLE_PIXELS = 2**25
 
 FloatImage = NDArray[np.float32]
 Group = tuple[DatasetShare, ...]
