@@ -9,13 +9,19 @@ from scipy.optimize import linear_sum_assignment
 
 from nucleiseg import metrics
 from nucleiseg.metrics import (
+    AREA_EDGES_PX,
     IOU_THRESHOLDS,
+    average_precision,
     concatenate_matches,
     count_instances,
     count_scores,
     instance_scores,
+    judge_nuclei,
     match_instances,
+    match_label_images,
+    paired_bootstrap,
     remove_small_instances,
+    score_label_images,
 )
 
 
@@ -44,6 +50,40 @@ def brute_force(predicted, truth):
         for j in range(shape[1])
     )
     return [shape[1], shape[0], int(splits), int(merges), *hits]
+
+
+def brute_force_fates(predicted, truth):
+    """Labels that are found, split, merged; right, piece of a split, merge.
+
+    Where two halves tie for one match (IoU exactly 0.5) both or neither may be right:
+    such pairs are given apart.
+    """
+    p_masks = {
+        label: predicted == label for label in np.unique(predicted[predicted > 0])
+    }
+    t_masks = {label: truth == label for label in np.unique(truth[truth > 0])}
+    pairs, ties, pieces, parts = set(), set(), {}, {}
+    for t, t_mask in t_masks.items():
+        for p, p_mask in p_masks.items():
+            shared, union = (t_mask & p_mask).sum(), (t_mask | p_mask).sum()
+            if 2 * shared >= union:
+                pairs.add((p, t))
+            if 2 * shared == union:
+                ties |= {("p", p), ("t", t)}
+            if 2 * shared > p_mask.sum():
+                pieces.setdefault(t, []).append(p)
+            if 2 * shared > t_mask.sum():
+                parts.setdefault(p, []).append(t)
+    splits = {t: found for t, found in pieces.items() if len(found) > 1}
+    merges = {p: found for p, found in parts.items() if len(found) > 1}
+    return ties, {
+        "is_found": {t for _, t in pairs},
+        "is_split": {*splits},
+        "is_merged": {t for found in merges.values() for t in found},
+        "is_right": {p for p, _ in pairs},
+        "is_piece": {p for found in splits.values() for p in found},
+        "is_merge": {*merges},
+    }
 
 
 def as_row(matches, i=0):
@@ -88,6 +128,80 @@ def test_matches_agree_with_brute_force():
         assert as_row(match_instances(renamed, truth.astype(np.uint8))) == expected
         seen += np.array(expected) > 0
     assert seen.min() > 20  # splits, merges and hits at .95 did occur
+
+
+def test_fates_and_errors_by_area_agree_with_brute_force():
+    """With nuclei from below 32 px to above 128 px, made of blocks of 5 × 5."""
+    rng = np.random.default_rng(4)
+    seen = dict.fromkeys(("is_found", "is_split", "is_merged", "missed", "false"), 0)
+    for _ in range(300):
+        predicted, truth = (
+            np.kron(image, np.ones((5, 5), int)) for image in draw_pair(rng)
+        )
+        truth = truth * 1000  # beyond the number of pixels
+        ties, expected = brute_force_fates(predicted, truth)
+        fates = judge_nuclei(predicted, truth)
+        for name, labels in expected.items():
+            of_true = name in ("is_found", "is_split", "is_merged")
+            known = fates.true_labels if of_true else fates.predicted_labels
+            found = set(known[getattr(fates, name)].tolist())
+            tied = {label for side, label in ties if side == ("t" if of_true else "p")}
+            assert found - tied == labels - tied
+            assert found <= labels
+        matches = match_instances(predicted, truth)
+        assert (~fates.is_found).sum() == matches.missed_by_area.sum()
+        assert (~fates.is_right).sum() == matches.false_by_area.sum()
+        for column, image, labels in (
+            ("true_by_area", truth, fates.true_labels),
+            ("missed_by_area", truth, fates.true_labels[~fates.is_found]),
+            ("predicted_by_area", predicted, fates.predicted_labels),
+            ("false_by_area", predicted, fates.predicted_labels[~fates.is_right]),
+        ):
+            areas = [int((image == label).sum()) for label in labels]
+            classes = [sum(a >= edge for edge in AREA_EDGES_PX) for a in areas]
+            expected_row = [classes.count(k) for k in range(9)]
+            assert getattr(matches, column)[0].tolist() == expected_row
+        for name in ("is_found", "is_split", "is_merged"):
+            seen[name] += getattr(fates, name).sum()
+        seen["missed"] += matches.missed_by_area[0, :3] > 0
+        seen["false"] += matches.false_by_area[0, :3] > 0
+    assert all(np.min(number) > 20 for number in seen.values()), seen
+
+
+def test_a_speck_inside_is_a_split_of_a_nucleus_that_is_found():
+    truth = np.zeros((10, 10), int)
+    truth[1:9, 1:9] = 3
+    predicted = truth * 2
+    predicted[4, 4] = 1
+    fates = judge_nuclei(predicted, truth)
+    assert fates.is_found.tolist() == fates.is_split.tolist() == [True]
+    assert fates.predicted_labels.tolist() == [1, 6]
+    assert fates.is_right.tolist() == [False, True]
+    assert fates.is_piece.tolist() == [True, True]
+
+
+def test_fates_of_empty_images():
+    empty, full = np.zeros((3, 4), np.uint16), np.ones((3, 4), np.uint16)
+    nothing, missed = judge_nuclei(empty, empty), judge_nuclei(empty, full)
+    assert nothing.true_labels.size == nothing.predicted_labels.size == 0
+    assert missed.is_found.tolist() == [False]
+    assert judge_nuclei(full, empty).is_right.tolist() == [False]
+
+
+def test_areas_of_scores_add_up():
+    rng = np.random.default_rng(9)
+    truth = rng.integers(0, 30, (4, 60, 60)) * (rng.random((4, 60, 60)) < 0.7)
+    predicted = np.roll(truth, 1, axis=1)
+    scores = instance_scores(match_instances(predicted, truth))
+    assert [area.least_px for area in scores.areas] == [1, *AREA_EDGES_PX]
+    largest = [area.largest_px for area in scores.areas]
+    assert largest == [*(edge - 1 for edge in AREA_EDGES_PX), None]
+    assert sum(area.n_true for area in scores.areas) == scores.n_true
+    assert sum(area.n_predicted for area in scores.areas) == scores.n_predicted
+    missed = sum(area.missed for area in scores.areas)
+    assert scores.recall_pooled[0].value == 1 - missed / scores.n_true
+    false = sum(area.false_positives for area in scores.areas)
+    assert scores.precision_pooled[0].value == 1 - false / scores.n_predicted
 
 
 def test_many_labels_take_the_sparse_path():
@@ -167,6 +281,13 @@ def test_instance_scores_by_hand():
     per_image = [(1 + 1 / 2) / 2] * 3 + [(1 / 3 + 1 / 2) / 2] * 7
     assert [e.value for e in scores.ap_per_image] == pytest.approx(per_image)
     assert scores.f1_per_image[9].value == pytest.approx((1 / 2 + 2 / 3) / 2)
+    precision = [e.value for e in scores.precision_pooled]
+    recall = [e.value for e in scores.recall_pooled]
+    assert precision == pytest.approx([3 / 4] * 3 + [2 / 4] * 7)
+    assert recall == pytest.approx([1] * 3 + [2 / 3] * 7)
+    assert average_precision(match_instances(predicted, truth))[:, 9] == pytest.approx(
+        [1 / 3, 1 / 2]
+    )
     assert scores.mean_ap_pooled.value == pytest.approx((3 * low + 7 * high) / 10)
     assert scores.mean_ap_pooled_50_90.value == pytest.approx((3 * low + 6 * high) / 9)
     assert scores.mean_ap_per_image.value == pytest.approx(np.mean(per_image))
@@ -183,6 +304,36 @@ def test_pieces_join_to_the_whole():
     joined = concatenate_matches(pieces)
     assert [as_row(joined, i) for i in range(7)] == [as_row(whole, i) for i in range(7)]
     assert instance_scores(joined) == instance_scores(whole)
+
+
+def test_images_of_several_sizes_are_scored_in_one_call():
+    rng = np.random.default_rng(3)
+    shapes = [(5, 6), (9, 4), (1, 1)]
+    pairs = [rng.integers(0, 4, (2, *shape)) for shape in shapes]
+    matches = concatenate_matches([match_instances(*pair) for pair in pairs])
+    scores = score_label_images(
+        (p for p, _ in pairs), (t for _, t in pairs), rng=np.random.default_rng(0)
+    )
+    again = np.random.default_rng(0)
+    assert scores.counts == count_scores(matches.n_predicted, matches.n_true, rng=again)
+    assert scores.instances == instance_scores(matches, rng=again)
+    assert scores.matches.n_true.tolist() == matches.n_true.tolist()
+
+
+def test_select_gives_the_images_asked_for():
+    rng = np.random.default_rng(3)
+    predicted, truth = rng.integers(0, 4, (2, 7, 5, 6))
+    matches = match_instances(predicted, truth)
+    some = match_instances(predicted[[5, 2]], truth[[5, 2]])
+    for chosen in (
+        matches.select(np.array([5, 2])),
+        matches.select(np.arange(7) % 3 == 2).select(np.array([1, 0])),
+    ):
+        assert len(chosen) == 2
+        assert [as_row(chosen, i) for i in range(2)] == [
+            as_row(some, i) for i in range(2)
+        ]
+        assert (chosen.true_by_area == some.true_by_area).all()
 
 
 def test_count_and_remove_small():
@@ -280,6 +431,88 @@ def test_intervals_depend_on_the_seed_alone():
     assert one.mean_ap_pooled.low < one.mean_ap_pooled.value < one.mean_ap_pooled.high
 
 
+def draw_methods(n=40):
+    """Two methods on the same images: the second finds one nucleus in ten more."""
+    rng = np.random.default_rng(11)
+    truth = np.arange(1, 26).reshape(5, 5) * np.ones((n, 1, 1), int)
+    truth *= rng.random((n, 1, 1)) < rng.random((n, 5, 5))  # some have few
+    draws = rng.random(truth.shape)
+    first, second = (np.where(draws < share, truth, 0) for share in (0.6, 0.7))
+    return match_instances(first, truth), match_instances(second, truth)
+
+
+def test_paired_difference_is_that_of_a_plain_paired_bootstrap():
+    first, second = draw_methods()
+    found = paired_bootstrap(first, second, rng=np.random.default_rng(6))
+    rng = np.random.default_rng(5)
+
+    def figures(matches, i):
+        hits, true = matches.true_positives[i, 0].sum(), matches.n_true[i].sum()
+        predicted = matches.n_predicted[i].sum()
+        error = np.abs(matches.n_predicted - matches.n_true)[i].sum()
+        return hits / (predicted + true - hits), error / true
+
+    everything = np.arange(len(first))
+    plain = []
+    for _ in range(1000):
+        i = rng.integers(0, len(first), len(first))
+        plain.append(np.subtract(figures(second, i), figures(first, i)))
+    low, high = np.percentile(plain, [2.5, 97.5], axis=0)
+    for k, name in enumerate(("ap_pooled_50", "count_error")):
+        figure = found[name]
+        assert figure.first == figures(first, everything)[k]
+        assert figure.second == figures(second, everything)[k]
+        assert figure.difference.value == pytest.approx(figure.second - figure.first)
+        width = high[k] - low[k]
+        assert abs(figure.difference.low - low[k]) < 0.15 * width
+        assert abs(figure.difference.high - high[k]) < 0.15 * width
+
+
+def test_pairing_sees_what_separate_intervals_do_not():
+    first, second = draw_methods(15)
+    alone = [
+        instance_scores(matches, rng=np.random.default_rng(0)).ap_pooled[0]
+        for matches in (first, second)
+    ]
+    assert alone[1].low < alone[0].high  # they overlap: the test would be idle else
+    paired = paired_bootstrap(first, second, rng=np.random.default_rng(0))
+    assert paired["ap_pooled_50"].difference.low > 0
+    assert paired["count_error"].difference.high < 0
+
+
+def test_paired_figures_are_those_of_the_scores():
+    first, second = draw_methods()
+    found = paired_bootstrap(first, second, rng=np.random.default_rng(0))
+    instances = instance_scores(second)
+    counts = count_scores(second.n_predicted, second.n_true)
+    for name, figure in found.items():
+        if name.endswith("_50"):
+            expected = getattr(instances, name.removesuffix("_50"))[0]
+        else:
+            expected = getattr(instances, name, None) or getattr(counts, name)
+        assert figure.second == expected.value, name
+    assert {"mean_ap_pooled_50_90", "f1_pooled_50", "bias", "merge_share"} < {*found}
+
+
+def test_a_method_differs_from_itself_by_nothing():
+    first, _ = draw_methods()
+    same = paired_bootstrap(first, first, rng=np.random.default_rng(0))
+    for name, figure in same.items():
+        assert figure.difference == metrics.Estimate(0.0, 0.0, 0.0), name
+
+
+def test_paired_comparison_needs_the_same_truth():
+    first, second = draw_methods()
+    with pytest.raises(ValueError, match="true nuclei of the 40 and 39"):
+        paired_bootstrap(
+            first, second.select(np.arange(39)), rng=np.random.default_rng(0)
+        )
+    with pytest.raises(ValueError, match="same truth"):
+        paired_bootstrap(
+            first, second.select(np.arange(40)[::-1]), rng=np.random.default_rng(0)
+        )
+
+
 def test_resampling_in_several_rounds(monkeypatch):
     truth = np.arange(1, 30)
     expected = count_scores(
@@ -307,6 +540,15 @@ def test_no_interval_without_rng_or_with_one_image():
             lambda: match_instances(np.zeros((2, 2), int), np.zeros((2, 3), int)),
             "differ",
         ),
+        (lambda: judge_nuclei(np.zeros((1, 2), int), np.zeros((2, 1), int)), "shapes"),
+        (lambda: match_label_images([np.zeros((2, 2), int)], []), "shorter"),
+        (
+            lambda: match_label_images(
+                [np.zeros((1, 2), int)], [np.zeros((2, 1), int)]
+            ),
+            r"label images 0 .*\(1, 2\) and \(2, 1\)",
+        ),
+        (lambda: score_label_images([], []), "no image"),
         (lambda: count_instances(np.zeros((2, 2))), "integers"),
         (lambda: count_instances(np.array([[0, -1]])), "0 or more"),
         (lambda: count_instances(np.zeros(4, int)), "H, W"),
@@ -320,7 +562,8 @@ def test_refusals(call, words):
 
 
 def test_examples_in_docstrings():
-    modules = (metrics.counts, metrics.labels, metrics.matching)
+    names = ("comparing", "counts", "fates", "labels", "matching", "scoring", "sizes")
+    modules = [getattr(metrics, name) for name in names]
     results = [doctest.testmod(module) for module in modules]
-    assert sum(result.attempted for result in results) == 4
+    assert all(result.attempted for result in results)
     assert not any(result.failed for result in results)

@@ -6,26 +6,46 @@ images, so one formula gives the figure itself and, on sums over resampled image
 """
 
 from nucleiseg.metrics.bootstrap import Estimate
+from nucleiseg.metrics.comparing import Difference, paired_bootstrap
 from nucleiseg.metrics.counts import CountScores, count_scores
-from nucleiseg.metrics.instances import InstanceScores, instance_scores
+from nucleiseg.metrics.fates import Fates, judge_nuclei
+from nucleiseg.metrics.instances import (
+    AreaScores,
+    InstanceScores,
+    average_precision,
+    instance_scores,
+)
 from nucleiseg.metrics.labels import count_instances, remove_small_instances
 from nucleiseg.metrics.matching import (
     IOU_THRESHOLDS,
     InstanceMatches,
     concatenate_matches,
     match_instances,
+    match_label_images,
 )
+from nucleiseg.metrics.scoring import LabelScores, score_label_images
+from nucleiseg.metrics.sizes import AREA_EDGES_PX
 
 __all__ = [
+    "AREA_EDGES_PX",
     "IOU_THRESHOLDS",
+    "AreaScores",
     "CountScores",
+    "Difference",
     "Estimate",
+    "Fates",
     "InstanceMatches",
     "InstanceScores",
+    "LabelScores",
+    "average_precision",
     "concatenate_matches",
     "count_instances",
     "count_scores",
     "instance_scores",
+    "judge_nuclei",
     "match_instances",
+    "match_label_images",
+    "paired_bootstrap",
     "remove_small_instances",
+    "score_label_images",
 ]

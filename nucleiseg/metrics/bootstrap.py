@@ -4,12 +4,15 @@ Row 0 of a sum is that over the images themselves, every further row that over a
 resample of them: one formula gives the figure and its samples.
 """
 
+from collections.abc import Hashable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 FloatArray = NDArray[np.float64]
+Name = TypeVar("Name", bound=Hashable)
 
 # Draws of images that are held at once while resampling: 16 MB.
 _DRAWS_AT_ONCE = 2_000_000
@@ -29,8 +32,8 @@ class Estimate:
 
 
 def resample_sums(
-    columns: dict[str, FloatArray], rng: np.random.Generator | None, n_resamples: int
-) -> dict[str, FloatArray]:
+    columns: dict[Name, FloatArray], rng: np.random.Generator | None, n_resamples: int
+) -> dict[Name, FloatArray]:
     """Sum columns over the images (row 0) and over resamples of them (further rows).
 
     Parameters

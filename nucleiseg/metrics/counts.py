@@ -73,30 +73,40 @@ def count_scores(
     if predicted_counts.shape != true_counts.shape or predicted_counts.ndim != 1:
         shapes = f"{predicted_counts.shape} and {true_counts.shape}"
         raise ValueError(f"counts must be two vectors of one length, found {shapes}")
-    columns = _count_columns(predicted_counts, true_counts)
-    sums = {
-        name: column[:, 0]
-        for name, column in resample_sums(columns, rng, n_resamples).items()
-    }
-    n = sums["n"]
-    spread = n * sums["centred²"] - sums["centred"] ** 2
+    terms = count_terms(predicted_counts, true_counts)
+    figures = count_figures(resample_sums(terms, rng, n_resamples))
     return CountScores(
         n_images=len(true_counts),
         n_without_nuclei=int(np.count_nonzero(true_counts == 0)),
         true_total=int(true_counts.sum()),
         predicted_total=int(predicted_counts.sum()),
-        mae=estimate(sums["|error|"] / n),
-        mape=estimate(ratio(sums["relative"], sums["has_nuclei"])),
-        count_error=estimate(ratio(sums["|error|"], sums["true"])),
-        bias=estimate(ratio(sums["error"], sums["true"])),
-        r2=estimate(1 - ratio(n * sums["error²"], spread)),
-        exact=estimate(sums["exact"] / n),
-        within_5_percent=estimate(sums["within_5"] / n),
-        within_10_percent=estimate(sums["within_10"] / n),
+        **{name: estimate(samples[:, 0]) for name, samples in figures.items()},
     )
 
 
-def _count_columns(
+def count_figures(sums: dict[str, FloatArray]) -> dict[str, FloatArray]:
+    """Make the figures of sums of terms: rows as the sums have them.
+
+    Returns
+    -------
+    dict of (rows, 1) float64 ndarray
+        By the names that CountScores gives them.
+    """
+    n = sums["n"]
+    spread = n * sums["centred²"] - sums["centred"] ** 2
+    return {
+        "mae": sums["|error|"] / n,
+        "mape": ratio(sums["relative"], sums["has_nuclei"]),
+        "count_error": ratio(sums["|error|"], sums["true"]),
+        "bias": ratio(sums["error"], sums["true"]),
+        "r2": 1 - ratio(n * sums["error²"], spread),
+        "exact": sums["exact"] / n,
+        "within_5_percent": sums["within_5"] / n,
+        "within_10_percent": sums["within_10"] / n,
+    }
+
+
+def count_terms(
     predicted: NDArray[np.integer], truth: NDArray[np.integer]
 ) -> dict[str, FloatArray]:
     """Give the terms, each (n, 1) float64, of whose sums the count scores are made."""

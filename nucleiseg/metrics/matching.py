@@ -1,11 +1,15 @@
 """Predicted and true nuclei matched one to one by IoU, with splits and merges."""
 
+import dataclasses
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nucleiseg.metrics.labels import IntArray, flatten_labels, to_stack
+from nucleiseg.metrics.labels import IntArray, to_stack
+from nucleiseg.metrics.overlaps import find_overlaps
+from nucleiseg.metrics.sizes import N_AREA_CLASSES, count_by_area
 
 IOU_THRESHOLDS: tuple[float, ...] = tuple(k / 100 for k in range(50, 100, 5))
 """0.50, 0.55 … 0.95, the thresholds of the 2018 Data Science Bowl.
@@ -22,12 +26,39 @@ class InstanceMatches:
     """(n,) int64, predicted nuclei."""
     n_true: IntArray
     """(n,) int64, true nuclei."""
-    true_positives: IntArray
-    """(n, 10) int64, matched pairs; FP = n_predicted − TP, FN = n_true − TP."""
     splits: IntArray
     """(n,) int64, true nuclei to which two or more predictions belong."""
     merges: IntArray
     """(n,) int64, predictions to which two or more true nuclei belong."""
+    true_positives: IntArray
+    """(n, 10) int64, matched pairs; FP = n_predicted − TP, FN = n_true − TP."""
+    true_by_area: IntArray
+    """(n, 9) int64, true nuclei by class of their area (`count_by_area`)."""
+    missed_by_area: IntArray
+    """(n, 9) int64, those of them without a match of IoU 0.5: FN at 0.50."""
+    predicted_by_area: IntArray
+    """(n, 9) int64, predicted nuclei by class of their own area."""
+    false_by_area: IntArray
+    """(n, 9) int64, those of them without a match of IoU 0.5: FP at 0.50."""
+
+    def __len__(self) -> int:
+        """Give the number of images."""
+        return len(self.n_true)
+
+    def select(self, images: NDArray[np.bool_] | IntArray) -> "InstanceMatches":
+        """Give the matches of some images, by a mask or by their positions."""
+        columns = {name: values[images] for name, values in vars(self).items()}
+        return InstanceMatches(**columns)
+
+
+_WIDTHS = {
+    "true_positives": len(IOU_THRESHOLDS),
+    "true_by_area": N_AREA_CLASSES,
+    "missed_by_area": N_AREA_CLASSES,
+    "predicted_by_area": N_AREA_CLASSES,
+    "false_by_area": N_AREA_CLASSES,
+}
+_NAMES = tuple(field.name for field in dataclasses.fields(InstanceMatches))
 
 
 def match_instances(
@@ -35,9 +66,10 @@ def match_instances(
 ) -> InstanceMatches:
     """Match predicted to true nuclei one to one by IoU, and find splits and merges.
 
-    A pair matches at threshold t if IoU ≥ t (as in StarDist and Cellpose). Above 0.5 a
-    match is unique. At exactly 0.5 one nucleus may be cut into two equal halves, or
-    two equal ones joined; one of the two pairs is then taken, the other is not.
+    IoU = |P ∩ T| / |P ∪ T|. A pair matches at threshold t if IoU ≥ t (as in StarDist
+    and Cellpose). Above 0.5 a match is unique. At exactly 0.5 one nucleus may be cut
+    into two equal halves, or two equal ones joined; one of the two pairs is then taken,
+    the other is not.
 
     A prediction *belongs* to a true nucleus if more than half of its area lies in it,
     and a true nucleus to a prediction likewise: each belongs to one at most. A *split*
@@ -72,61 +104,67 @@ def match_instances(
     """
     if predicted.shape != truth.shape:
         raise ValueError(f"shapes differ: {predicted.shape} and {truth.shape}")
-    pairs = zip(to_stack(predicted), to_stack(truth), strict=True)
-    rows = [_match_image(p, t) for p, t in pairs]
-    table = np.array(rows, np.int64).reshape(-1, 4 + len(IOU_THRESHOLDS))
-    return InstanceMatches(
-        n_predicted=table[:, 0],
-        n_true=table[:, 1],
-        splits=table[:, 2],
-        merges=table[:, 3],
-        true_positives=table[:, 4:],
-    )
+    return match_label_images(to_stack(predicted), to_stack(truth))
+
+
+def match_label_images(
+    predicted: Iterable[NDArray[np.integer]], truth: Iterable[NDArray[np.integer]]
+) -> InstanceMatches:
+    """Match label images one by one, as `match_instances`; their sizes may differ.
+
+    Parameters
+    ----------
+    predicted, truth : iterable of (H, W) integer ndarray
+        Equally many; one pair is held at a time.
+
+    Raises
+    ------
+    ValueError
+        If one side has more images, or the shapes of a pair differ.
+    """
+    rows = []
+    for number, (p, t) in enumerate(zip(predicted, truth, strict=True)):
+        if p.shape != t.shape or p.ndim != 2:
+            raise ValueError(
+                f"label images {number} have shapes {p.shape} and {t.shape}, expected "
+                "one shape (H, W)"
+            )
+        rows.append(_match_image(p, t))
+    table = {
+        name: np.array([row[name] for row in rows], np.int64).reshape(
+            (len(rows), _WIDTHS[name]) if name in _WIDTHS else (len(rows),)
+        )
+        for name in _NAMES
+    }
+    return InstanceMatches(**table)
 
 
 def concatenate_matches(pieces: list[InstanceMatches]) -> InstanceMatches:
     """Join the matches of pieces of a data set, in order (one piece or more)."""
-    return InstanceMatches(
-        n_predicted=np.concatenate([piece.n_predicted for piece in pieces]),
-        n_true=np.concatenate([piece.n_true for piece in pieces]),
-        true_positives=np.concatenate([piece.true_positives for piece in pieces]),
-        splits=np.concatenate([piece.splits for piece in pieces]),
-        merges=np.concatenate([piece.merges for piece in pieces]),
-    )
+    columns = {
+        name: np.concatenate([getattr(piece, name) for piece in pieces])
+        for name in _NAMES
+    }
+    return InstanceMatches(**columns)
 
 
 def _match_image(
     predicted: NDArray[np.integer], truth: NDArray[np.integer]
-) -> list[int]:
-    """Match one image: [predicted, true, splits, merges, TP at each threshold]."""
-    p_flat, t_flat = flatten_labels(predicted), flatten_labels(truth)
-    p_area, t_area = np.bincount(p_flat), np.bincount(t_flat)
-    p, t, overlap = _overlaps(p_flat, t_flat, len(p_area), len(t_area))
-    iou = overlap / (p_area[p] + t_area[t] - overlap)
-    splits = np.bincount(t[2 * overlap > p_area[p]]) >= 2
-    merges = np.bincount(p[2 * overlap > t_area[t]]) >= 2
-    # Where two pairs share a nucleus at IoU 0.5, the three are alone together (the
-    # halves fill the whole), so dropping repeats on either side leaves one pair.
-    p, t, iou = (values[iou >= 0.5] for values in (p, t, iou))
-    first = np.unique(t, return_index=True)[1]
-    p, iou = p[first], iou[first]
-    iou = iou[np.unique(p, return_index=True)[1]]
-    hits = (np.count_nonzero(iou >= threshold) for threshold in IOU_THRESHOLDS)
-    n_nuclei = (np.count_nonzero(area[1:]) for area in (p_area, t_area))
-    return [*map(int, n_nuclei), int(splits.sum()), int(merges.sum()), *map(int, hits)]
-
-
-def _overlaps(
-    predicted: IntArray, truth: IntArray, n_predicted: int, n_true: int
-) -> tuple[IntArray, IntArray, IntArray]:
-    """List the overlapping pairs: labels of both, and the pixels they share."""
-    both = (predicted > 0) & (truth > 0)
-    codes = truth[both] * n_predicted + predicted[both]
-    # One bin a pair is fastest while the bins are not many more than the pixels.
-    if n_true * n_predicted <= 4 * predicted.size:
-        px = np.bincount(codes)
-        pairs = np.flatnonzero(px)
-        px = px[pairs]
-    else:
-        pairs, px = np.unique(codes, return_counts=True)
-    return pairs % n_predicted, pairs // n_predicted, px
+) -> dict[str, int | IntArray | list[int]]:
+    """Match one image: its row of each column of InstanceMatches."""
+    overlaps = find_overlaps(predicted, truth)
+    p_area, t_area = overlaps.predicted_areas, overlaps.true_areas
+    iou = overlaps.matched_iou
+    p_classes, t_classes = count_by_area(p_area), count_by_area(t_area)
+    hits = [int(np.count_nonzero(iou >= threshold)) for threshold in IOU_THRESHOLDS]
+    return {
+        "n_predicted": int(p_classes.sum()),
+        "n_true": int(t_classes.sum()),
+        "splits": int(np.count_nonzero(overlaps.is_split)),
+        "merges": int(np.count_nonzero(overlaps.is_merge)),
+        "true_positives": hits,
+        "true_by_area": t_classes,
+        "missed_by_area": t_classes - count_by_area(t_area[overlaps.matched_true]),
+        "predicted_by_area": p_classes,
+        "false_by_area": p_classes - count_by_area(p_area[overlaps.matched_predicted]),
+    }
