@@ -20,7 +20,9 @@ def draw_disks(
         for column in np.arange(0.6 * step, shape[1] - 0.6 * step, step):
             jitter = 0.1 * step * rng.uniform(-1, 1, 2)
             # In sixteenths of a pixel, so that small disks have their size.
-            centre = [round(16 * (x + j)) for x, j in zip((column, row), jitter)]
+            centre = [
+                round(16 * (x + j)) for x, j in zip((column, row), jitter, strict=True)
+            ]
             radius = 8 * diameter_px * spread ** rng.uniform(-1, 1)
             cv2.circle(image, centre, round(radius), 1.0, -1, cv2.LINE_AA, 4)
             n_disks += 1
@@ -36,7 +38,7 @@ def find_disks(tiles, *, wanted_px=WANTED_PX):
     """
     maps = np.zeros((*tiles.shape, 2), dtype=np.float32)
     for tile, found in zip(tiles, maps, strict=True):
-        n, labels, stats, _ = cv2.connectedComponentsWithStats(
+        _, labels, stats, _ = cv2.connectedComponentsWithStats(
             (tile > 0.5).astype(np.uint8), connectivity=8
         )
         diameters = np.sqrt(4 / np.pi * stats[:, cv2.CC_STAT_AREA])

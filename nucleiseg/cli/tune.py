@@ -3,13 +3,13 @@
 import argparse
 
 from nucleiseg.cli.exit_status import DONE
-from nucleiseg.cli.site import load_settings
+from nucleiseg.config import load_config
 from nucleiseg.tuning import tune
 
 
 def run(options: argparse.Namespace) -> int:
     """Choose a model's thresholds and print what they come to."""
-    config = load_settings(options, options.config)
+    config = load_config(options.config, options.overrides)
     tuned = tune(options.model, options.images, options.labels, config, out=options.out)
     choice, before = tuned.choice, tuned.before
     rows = [

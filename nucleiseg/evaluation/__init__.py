@@ -16,15 +16,23 @@ from nucleiseg.evaluation.calibrating import (
     fit_calibration,
     measure_reliability,
 )
+from nucleiseg.evaluation.labels import LabelDataset, open_labels, read_pieces
 from nucleiseg.evaluation.results import DatasetScores, Evaluation
 from nucleiseg.evaluation.scoring import evaluate
+from nucleiseg.evaluation.thresholds import Choice, Table, measure_found
 
 __all__ = [
+    "Choice",
     "DatasetScores",
     "Evaluation",
+    "LabelDataset",
     "Reliability",
     "ReliabilityBin",
+    "Table",
     "evaluate",
     "fit_calibration",
+    "measure_found",
     "measure_reliability",
+    "open_labels",
+    "read_pieces",
 ]

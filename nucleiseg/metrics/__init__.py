@@ -23,6 +23,7 @@ from nucleiseg.metrics.matching import (
     match_instances,
     match_label_images,
 )
+from nucleiseg.metrics.overlaps import Overlaps, find_overlaps
 from nucleiseg.metrics.scoring import LabelScores, score_label_images
 from nucleiseg.metrics.sizes import AREA_EDGES_PX
 
@@ -37,10 +38,12 @@ __all__ = [
     "InstanceMatches",
     "InstanceScores",
     "LabelScores",
+    "Overlaps",
     "average_precision",
     "concatenate_matches",
     "count_instances",
     "count_scores",
+    "find_overlaps",
     "instance_scores",
     "judge_nuclei",
     "match_instances",
