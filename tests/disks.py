@@ -18,11 +18,9 @@ def draw_disks(
     step = diameter_px * gap
     for row in np.arange(0.6 * step, shape[0] - 0.6 * step, step):
         for column in np.arange(0.6 * step, shape[1] - 0.6 * step, step):
-            jitter = 0.1 * step * rng.uniform(-1, 1, 2)
             # In sixteenths of a pixel, so that small disks have their size.
-            centre = [
-                round(16 * (x + j)) for x, j in zip((column, row), jitter, strict=True)
-            ]
+            centre = np.array([column, row]) + 0.1 * step * rng.uniform(-1, 1, 2)
+            centre = np.rint(16 * centre).astype(int).tolist()
             radius = 8 * diameter_px * spread ** rng.uniform(-1, 1)
             cv2.circle(image, centre, round(radius), 1.0, -1, cv2.LINE_AA, 4)
             n_disks += 1
@@ -43,8 +41,7 @@ def find_disks(tiles, *, wanted_px=WANTED_PX):
         )
         diameters = np.sqrt(4 / np.pi * stats[:, cv2.CC_STAT_AREA])
         off = np.abs(np.log(np.maximum(diameters, 0.1) / wanted_px)) / np.log(REACH)
-        sureness = np.clip(1.05 - 0.25 * off, 0, 0.98)
-        sureness[off > 2] = 0.3
+        sureness = np.clip(1.1 - 0.45 * off, 0, 0.98)
         sureness[0] = 0
         certain = sureness.astype(np.float32)[labels]
         too_large = (diameters > REACH**2 * wanted_px)[labels] & (labels > 0)

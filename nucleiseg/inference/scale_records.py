@@ -127,7 +127,7 @@ def read_scale(
                     "use another --run"
                 )
         return DatasetScale(**{**values, "datasets": tuple(values["datasets"])})
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, AttributeError) as error:
         raise RunError(f"{path} is damaged ({error}); use another --run") from error
 
 
