@@ -25,7 +25,9 @@ COMMANDS = (
     "sample",
     "inspect",
     "train",
+    "tune",
     "count",
+    "segment",
     "status",
     "cancel",
     "retry",
@@ -124,7 +126,7 @@ def test_version(call):
     [
         ([], "the following arguments are required: COMMAND; see nucleiseg --help"),
         (["cuont"], "invalid choice: 'cuont'"),
-        (["count", "a.npz"], "required: --model; see nucleiseg count --help"),
+        (["tune", "b"], "required: --images, --labels; see nucleiseg tune --help"),
         (["train", "c.yaml", "--epochs", "3"], "unrecognized arguments: --epochs 3"),
         (["count", "a.npz", "--model", "m", "--workers", "-1"], "'-1' is not a whole"),
         (["count", "a.npz", "--model", "m", "--format", "xlsx"], "'csv', 'parquet'"),

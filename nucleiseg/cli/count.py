@@ -81,8 +81,8 @@ def count_and_report(
     )
     # Before the log is opened in it.
     refuse_others(CountRun(folder), prepared.plan)
-    print(f"model     {prepared.model.title}")
     create_private(folder)
+    print(f"model     {prepared.model.title}")
     with log_file(folder / "logs" / "count.log"):
         result = count(prepared, folder, workers=workers)
     print_result(result, CountRun(folder))
@@ -103,12 +103,19 @@ def _shorthands(options: argparse.Namespace) -> list[str]:
     return settings
 
 
+def _find_method(prepared: Prepared) -> str:
+    method = prepared.config.instances.method
+    if method != "auto":
+        return method
+    return "components" if prepared.model.model.head == "mask" else "watershed"
+
+
 def _print_plan(prepared: Prepared, run: CountRun) -> None:
     plan, config = prepared.plan, prepared.config
     print(f"model      {prepared.model.title}")
     print(f"weights    SHA-256 {prepared.model.weights_sha256}")
     print(
-        f"counting   {config.instances.method} above {config.instances.threshold}, "
+        f"counting   {_find_method(prepared)} above {config.instances.threshold}, "
         f"at least {config.instances.min_area_px} px"
     )
     if (wanted_px := config.preprocess.diameter_px) is not None:
