@@ -471,7 +471,7 @@ def test_a_dry_run_of_count_names_model_settings_and_shards(call, count, archive
         *("--set", "instances.threshold=0.25"),
     )
     assert (status, err) == (0, "")
-    assert re.search(r"\ncounting +components above 0.25, at least 0 px\n", out)
+    assert re.search(r"\ncounting +watershed above 0.25, at least 0 px\n", out)
     assert re.search(r"\ndataset +good.npz:X +3 images of 32x32, 2 shards\n", out)
     assert out.endswith("in all     3 images, 2 shards\n")
 
