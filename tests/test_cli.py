@@ -754,5 +754,5 @@ def test_demo(tmp_path):
         assert path.is_file() or any(path.iterdir())
     assert len(list((folder / "count" / "pictures").glob("*.png"))) >= 6
     assert load_config(folder / "demo.yaml").data.archive == str(
-        folder / "sample" / "train.npz"
+        folder / "sample" / "train_labels.npz"
     )

@@ -73,6 +73,8 @@ def run(options: argparse.Namespace) -> int:
                 None,
                 [
                     f"data.archive={archive}",
+                    # The same network and loss for all three.
+                    "model.head=mask",
                     f"model.base_filters={filters}",
                     # Neither end nor checkpoint comes into it.
                     "training.epochs=10000",
