@@ -22,7 +22,7 @@ from nucleiseg.archives import open_reader
 from nucleiseg.bundle import read_bundle, write_info
 from nucleiseg.cli import main
 from nucleiseg.cluster import Team, plan_workers
-from nucleiseg.config import load_config
+from nucleiseg.config import Config, load_config
 from nucleiseg.counting import choose_pictures, count, prepare
 from nucleiseg.counting.claim import claim
 from nucleiseg.errors import IncompleteError, RunError
@@ -499,7 +499,7 @@ def test_an_output_that_is_not_finite_fails_and_is_not_0_nuclei(
     broken = Bundle(tmp_path / "broken")
     broken.root.mkdir()
     save_weights(broken, info.model, weights)
-    config = load_config(None, [f"model.base_filters={info.model.base_filters}"])
+    config = Config(model=info.model, preprocess=info.preprocess)
     write_info(broken, config, training={}, scores={})
     result = count_here([archive], broken.root, tmp_path / "run", "table.pictures=1")
     assert result.merged.n_failed == N_IMAGES
