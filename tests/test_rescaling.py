@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 from nucleiseg.config import InstancesConfig
 from nucleiseg.instances import (
     count_nuclei,
+    label_all_at_size,
+    label_at_size,
     label_nuclei,
     restore_labels,
     segment_nuclei,
@@ -115,6 +117,31 @@ class TestRestoreLabels:
         restored = restore_labels(labels, (4, 4))
         assert restored.max() == 1
         assert (restored[2:, 2:] == 1).all()
+
+
+class TestLabelAtSize:
+    def draw(self, scale):
+        mask = draw_disks((240, 300), 22, 60)
+        maps = rescale(mask.astype(np.float32), scaled_shape(mask.shape, scale))
+        return mask, maps[..., np.newaxis]
+
+    def test_outlines_of_reduced_images_fall_between_pixels(self):
+        mask, maps = self.draw(0.5)
+        stepped = restore_labels(label_nuclei(maps, SETTINGS), mask.shape)
+        found = label_at_size(maps, mask.shape, SETTINGS)
+        assert found.max() == stepped.max() == 20
+        assert np.sum((found > 0) != mask) < 0.7 * np.sum((stepped > 0) != mask)
+
+    @pytest.mark.parametrize("scale", [0.5, 0.71, 1.0, 1.41])
+    def test_the_smallest_area_is_one_of_the_maps(self, scale):
+        mask, maps = self.draw(scale)
+        labels, areas = label_all_at_size(maps, mask.shape, SETTINGS)
+        assert (labels.max(), len(areas), areas[0]) == (20, 21, 0)
+        assert areas[1:] == pytest.approx(np.pi * (11 * scale) ** 2, rel=0.08)
+        for least in (int(areas[1:].min()), int(areas.max()) + 1):
+            settings = SETTINGS.model_copy(update={"min_area_px": least})
+            count = label_at_size(maps, mask.shape, settings).max()
+            assert count == np.sum(areas >= least)
 
 
 class TestSegment:

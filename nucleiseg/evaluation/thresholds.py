@@ -26,7 +26,7 @@ AREAS_PX = (0, 4, 6, 8, 10, 12, 15, 20, 25, 30, 40, 50, 60, 80, 100)
 class Found:
     """The predicted nuclei of one image, for one pair of thresholds."""
 
-    areas: NDArray[np.int64]
+    areas: NDArray[np.float64]
     """(n,) px of the maps."""
     ious: NDArray[np.float64]
     """(n,) of the true nucleus each matches; 0 where it matches none."""
@@ -60,7 +60,7 @@ class Choice:
 def measure_found(
     labels: NDArray[np.integer],
     truth: NDArray[np.integer],
-    areas: NDArray[np.int64] | None = None,
+    areas: NDArray[np.float64] | None = None,
 ) -> Found:
     """Measure the predicted nuclei of an image against the true ones.
 
@@ -68,7 +68,7 @@ def measure_found(
     ----------
     labels, truth : (H, W) integer ndarray
         Label images, 0 = background.
-    areas : (n + 1,) int64 ndarray, optional
+    areas : (n + 1,) float64 ndarray, optional
         Area of each label 0…n in pixels of the maps, where these have another size; by
         default the pixels of `labels`.
     """
@@ -76,7 +76,7 @@ def measure_found(
     there = np.flatnonzero(overlaps.predicted_areas)
     ious = np.zeros(len(overlaps.predicted_areas))
     ious[overlaps.matched_predicted] = overlaps.matched_iou
-    sizes = overlaps.predicted_areas if areas is None else areas
+    sizes = overlaps.predicted_areas.astype(np.float64) if areas is None else areas
     return Found(sizes[there], ious[there], int(np.count_nonzero(overlaps.true_areas)))
 
 

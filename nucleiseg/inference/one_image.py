@@ -9,7 +9,7 @@ from nucleiseg.config import InstancesConfig, PreprocessConfig
 from nucleiseg.errors import ArchiveError
 from nucleiseg.inference.network import TiledNetwork
 from nucleiseg.inference.pieces import Piece, join, prepare
-from nucleiseg.instances import label_nuclei, restore_labels, restore_maps
+from nucleiseg.instances import label_at_size, restore_maps
 from nucleiseg.preprocess import scaled_shape
 
 
@@ -71,5 +71,4 @@ def label_maps(
     labels : (H, W) int32 ndarray
         0 = background, 1…n = nuclei.
     """
-    labels = restore_labels(label_nuclei(maps, instances), shape)
-    return restore_maps(maps, shape), labels
+    return restore_maps(maps, shape), label_at_size(maps, shape, instances)

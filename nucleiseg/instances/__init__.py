@@ -12,7 +12,12 @@ from nucleiseg.instances.blocks import BlockSummary, summarise_block
 from nucleiseg.instances.counting import count_nuclei
 from nucleiseg.instances.joining import join_blocks, number_blocks
 from nucleiseg.instances.labelling import label_nuclei
-from nucleiseg.instances.rescaling import restore_labels, restore_maps
+from nucleiseg.instances.rescaling import (
+    label_all_at_size,
+    label_at_size,
+    restore_labels,
+    restore_maps,
+)
 from nucleiseg.instances.saturation import saturation_limit
 from nucleiseg.instances.scoring import score_nuclei
 from nucleiseg.instances.segmenting import segment_nuclei
@@ -23,6 +28,8 @@ __all__ = [
     "ImageSummary",
     "count_nuclei",
     "join_blocks",
+    "label_all_at_size",
+    "label_at_size",
     "label_nuclei",
     "number_blocks",
     "restore_labels",

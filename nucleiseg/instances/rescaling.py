@@ -1,8 +1,75 @@
 """Label images and maps of an image that the network saw enlarged or reduced."""
 
+import math
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+
+from nucleiseg.config import InstancesConfig
+from nucleiseg.instances.labelling import label_nuclei, measure_areas
+
+
+def label_at_size(
+    maps: NDArray[np.float32], shape: tuple[int, ...], settings: InstancesConfig
+) -> NDArray[np.int32]:
+    """Label the nuclei of an image, whatever size the network saw it at.
+
+    Parameters
+    ----------
+    maps : (h, w, C) float32 ndarray, in [0, 1]
+        The network's output.
+    shape : (int, int)
+        Of the image as stored.
+    settings : InstancesConfig
+        The smallest area is in pixels of the maps.
+
+    Returns
+    -------
+    (H, W) int32 ndarray
+        0 = background, 1…n = nuclei.
+
+    Notes
+    -----
+    Maps of an image that was reduced are enlarged before nuclei are found in them, so
+    that outlines fall between the pixels of the maps; a label image that is enlarged
+    has steps. (Nuclei of 46 pixels seen at 23: AP at 0.95 from .118 to .226, at 0.85
+    from .740 to .767, at 0.50 the same.)
+    Where the image was enlarged, labels are found first: what the image shows as one
+    pixel may be several in the maps, and part two nuclei.
+    """
+    if not _is_reduced(maps, shape):
+        return restore_labels(label_nuclei(maps, settings), shape)
+    share = maps.shape[0] * maps.shape[1] / math.prod(shape)
+    min_area_px = math.ceil(settings.min_area_px / share)
+    enlarged = settings.model_copy(update={"min_area_px": min_area_px})
+    return label_nuclei(restore_maps(maps, shape), enlarged)
+
+
+def label_all_at_size(
+    maps: NDArray[np.float32], shape: tuple[int, ...], settings: InstancesConfig
+) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
+    """Label nuclei of any area, and say what :func:`label_at_size` goes by.
+
+    Returns
+    -------
+    labels : (H, W) int32 ndarray
+        With gaps in the numbers, where a nucleus lies under no pixel.
+    areas : (n + 1,) float64 ndarray
+        In pixels of the maps; 0 for the background.
+    """
+    whole = settings.model_copy(update={"min_area_px": 0})
+    is_reduced = _is_reduced(maps, shape)
+    labels = label_nuclei(restore_maps(maps, shape) if is_reduced else maps, whole)
+    areas = measure_areas(labels, int(labels.max(initial=0)) + 1).astype(np.float64)
+    areas[0] = 0
+    if is_reduced:
+        areas *= maps.shape[0] * maps.shape[1] / math.prod(shape)
+    return restore_labels(labels, shape, renumber=False), areas
+
+
+def _is_reduced(maps: NDArray[np.float32], shape: tuple[int, ...]) -> bool:
+    return len(maps) < shape[0]
 
 
 def restore_labels(

@@ -8,9 +8,8 @@ from numpy.typing import NDArray
 
 from nucleiseg.config import InstancesConfig
 from nucleiseg.instances.counting import find_foreground
-from nucleiseg.instances.labelling import label_nuclei
 from nucleiseg.instances.maps import split_maps
-from nucleiseg.instances.rescaling import restore_labels, restore_maps
+from nucleiseg.instances.rescaling import label_at_size, restore_maps
 from nucleiseg.instances.summary import ImageSummary, summarise
 from nucleiseg.quality import Calibration
 
@@ -39,7 +38,7 @@ def segment_nuclei(
     Returns
     -------
     labels : (H, W) int32 ndarray
-        Of :func:`label_nuclei`, brought to the image's size.
+        Of :func:`nucleiseg.instances.label_at_size`.
     summary : ImageSummary
         Its count is the largest label, its areas are in pixels of the image.
 
@@ -55,7 +54,7 @@ def segment_nuclei(
         # Without any, at next to no cost.
         labels = np.zeros(image.shape, dtype=np.int32)
     else:
-        labels = restore_labels(label_nuclei(maps, settings), image.shape)
+        labels = label_at_size(maps, image.shape, settings)
     # Without scores to be made of it, the marker map has done its work.
     needed = foreground[..., np.newaxis] if calibration is None else maps
     summary = summarise(

@@ -18,7 +18,7 @@ from nucleiseg.counting import prepare
 from nucleiseg.devices import available_cores
 from nucleiseg.errors import RunError
 from nucleiseg.evaluation import Choice, Table, measure_found
-from nucleiseg.instances import label_nuclei, restore_labels
+from nucleiseg.instances import label_all_at_size, label_at_size
 from nucleiseg.metrics import (
     Estimate,
     count_scores,
@@ -139,11 +139,9 @@ def _measure(
         maps = image.load()
         measured = []
         for pair in pairs:
-            small = label_nuclei(maps, _settings(*pair))
-            areas = np.bincount(small.ravel())
-            areas[0] = 0
-            # Labels keep their numbers, and so their areas in the maps.
-            labels = restore_labels(small, image.truth.shape, renumber=False)
+            labels, areas = label_all_at_size(
+                maps, image.truth.shape, _settings(*pair)
+            )
             measured.append(measure_found(labels, image.truth, areas))
         return measured
 
@@ -163,14 +161,12 @@ def _score_crossed(found: list[LabelledMaps], table: Table) -> dict[str, Estimat
     folds = assign_folds([image.group for image in found])
     choices = [table.choose(np.flatnonzero(folds != fold)) for fold in range(_N_FOLDS)]
     predicted = (
-        restore_labels(
-            label_nuclei(
-                image.load(),
-                _settings(choice.threshold, choice.seed_threshold).model_copy(
-                    update={"min_area_px": choice.min_area_px}
-                ),
-            ),
+        label_at_size(
+            image.load(),
             image.truth.shape,
+            _settings(choice.threshold, choice.seed_threshold).model_copy(
+                update={"min_area_px": choice.min_area_px}
+            ),
         )
         for image, fold in zip(found, folds, strict=True)
         for choice in [choices[fold]]
