@@ -583,3 +583,19 @@ def enlarge_directory(local, n_bytes):
     locator = struct.pack("<4sIQI", b"PK\6\7", 0, start + len(entry), 1)
     end = struct.pack("<4sHHHHIIH", b"PK\5\6", 0, 0, 1, 1, len(entry), 2**32 - 1, 0)
     return entry + end64 + locator + end
+
+
+def test_a_failing_listener_is_no_damage(tmp_path):
+    path = tmp_path / "stored.npz"
+    np.savez(path, X=np.arange(10_000))
+
+    def listen(share):
+        raise ValueError("nobody is there")
+
+    arguments = {
+        "folder": tmp_path / "index",
+        "fingerprint": archives.fingerprint(path),
+    }
+    with pytest.raises(ValueError, match="nobody is there"):
+        archives.pass_member(path, "X", n_threads=1, on_progress=listen, **arguments)
+    assert archives.pass_member(path, "X", n_threads=1, **arguments).damage is None

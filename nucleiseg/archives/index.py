@@ -25,7 +25,7 @@ from nucleiseg.errors import RunError
 from nucleiseg.runs import create_private, publish_json
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 logger = logging.getLogger(__name__)
@@ -269,23 +269,33 @@ def _find_damage(
     report: Callable[[float], None],
 ) -> str | None:
     """Read a whole member through zipfile, which compares the CRC at its end."""
+    shares = _read_through(archive, member)
+    while True:
+        try:
+            share = next(shares, None)
+        except OSError as error:
+            if error.errno is None:
+                return give_reason(error)  # bz2's way to say that its data are damaged
+            # The file system may work again tomorrow: this is no damage to note down.
+            raise make_error(
+                f"{name}:{member.filename}",
+                f"cannot be read ({give_reason(error)}); check the file system",
+            ) from error
+        except ZIP_FAILURES as error:
+            return give_reason(error)
+        if share is None:
+            return None
+        # Not within the try: a failure of who listens is no damage of the member.
+        report(share)
+
+
+def _read_through(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Iterator[float]:
+    """Read a member to its end; give the share that is read, 0 to 1."""
     n_read = 0
-    try:
-        with archive.open(member) as stream:
-            while n_read < member.file_size:
-                data = stream.read(_READ_BYTES)
-                if not data:
-                    raise EOFError
-                n_read += len(data)
-                report(n_read / member.file_size)
-    except OSError as error:
-        if error.errno is None:
-            return give_reason(error)  # bz2's way to say that its data are damaged
-        # The file system may work again tomorrow: this is no damage to note down.
-        raise make_error(
-            f"{name}:{member.filename}",
-            f"cannot be read ({give_reason(error)}); check the file system",
-        ) from error
-    except ZIP_FAILURES as error:
-        return give_reason(error)
-    return None
+    with archive.open(member) as stream:
+        while n_read < member.file_size:
+            data = stream.read(_READ_BYTES)
+            if not data:
+                raise EOFError
+            n_read += len(data)
+            yield n_read / member.file_size

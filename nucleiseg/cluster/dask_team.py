@@ -43,6 +43,8 @@ _TICK_S = 1.0
 
 # Rounds of a shard that loses its workers without a trace of why.
 _MOST_ROUNDS = 5
+# A pass leaves no trace of its deaths, and its shards can do without it.
+_MOST_PASS_ROUNDS = 1
 
 
 class _Queue:
@@ -232,11 +234,14 @@ class DaskTeam(Team):
         if not isinstance(error, KilledWorker):
             return False
         n_rounds, n_deaths = self._rounds.get(task, (0, 0))
-        now = 0 if isinstance(task, Member) else self._attempts.n_deaths(task)
+        if isinstance(task, Member):
+            most, now = _MOST_PASS_ROUNDS, 0
+        else:
+            most, now = _MOST_ROUNDS, self._attempts.n_deaths(task)
         n_rounds = 1 if now > n_deaths else n_rounds + 1
         self._rounds[task] = (n_rounds, now)
         logger.warning("%s lost its workers; it is tried again", describe_task(task))
-        return n_rounds <= _MOST_ROUNDS
+        return n_rounds <= most
 
 
 def describe_task(task: Task) -> str:

@@ -60,6 +60,9 @@ class Journal:
     def note_passes(self, passes: Passes) -> None:
         """Note how far the passes over npz members are."""
         self._passes = None if passes.is_done else str(passes)
+        if not self._n_images:
+            # Passes come first: the rate is that of counting.
+            self._marks = deque([(time.monotonic(), 0)])
 
     def tick(self, n_workers: int) -> None:
         """Write again when it is time to."""

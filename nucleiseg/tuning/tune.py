@@ -139,9 +139,7 @@ def _measure(
         maps = image.load()
         measured = []
         for pair in pairs:
-            labels, areas = label_all_at_size(
-                maps, image.truth.shape, _settings(*pair)
-            )
+            labels, areas = label_all_at_size(maps, image.truth.shape, _settings(*pair))
             measured.append(measure_found(labels, image.truth, areas))
         return measured
 
