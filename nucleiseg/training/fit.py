@@ -2,43 +2,36 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from nucleiseg.bundle import read_bundle
 from nucleiseg.config import Config
 from nucleiseg.dataset import (
-    BatchOrder,
     Labelled,
     inspect_labelled,
-    make_batches,
     open_labelled,
     split_images,
     training_order,
 )
-from nucleiseg.devices import (
-    available_cores,
-    explain_exhaustion,
-    find_precision,
-    import_tensorflow,
-)
-from nucleiseg.errors import BundleError, RunError
+from nucleiseg.devices import explain_exhaustion
+from nucleiseg.errors import BundleError
 from nucleiseg.model import build_unet, describe
 from nucleiseg.runs import TrainRun, write_text
 from nucleiseg.training.checkpoints import (
     Arrays,
     Checkpoint,
-    Circumstances,
     load_newest,
 )
+from nucleiseg.training.circumstances import compare_circumstances, find_circumstances
 from nucleiseg.training.claim import claim
-from nucleiseg.training.feeding import feed
+from nucleiseg.training.feeding import make_feeds
 from nucleiseg.training.finish import finish, write_so_far
 from nucleiseg.training.history import History, read_history
-from nucleiseg.training.loop import Feeds, Loop
-from nucleiseg.training.replicas import Replicas, find_replicas
+from nucleiseg.training.loop import Loop
+from nucleiseg.training.replicas import find_replicas
 from nucleiseg.training.samples import save_samples
 from nucleiseg.training.steps import Machine
 from nucleiseg.training.watching import refuse_missing_tensorboard
@@ -182,8 +175,9 @@ def _run_epochs(
         batch_size=training.batch_size,
         wanted_device=training.device,
     )
-    circumstances = _find_circumstances(config, replicas)
-    _compare(checkpoint, circumstances, run)
+    circumstances = find_circumstances(config, replicas)
+    if checkpoint is not None:
+        compare_circumstances(checkpoint.circumstances, circumstances, run)
     # Whatever the replicas: the same batches, and no image is left out.
     part = labelled.training
     order = training_order(part.n_crops, training, n_replicas=1, part=part)
@@ -214,98 +208,9 @@ def _run_epochs(
                 checkpoint.history.epochs,
                 training.epochs,
             )
-        feeds = _make_feeds(config, replicas, labelled, order)
+        feeds = make_feeds(config, replicas, labelled, order)
         loop = Loop(run, training, machine, feeds, circumstances, checkpoint, so_far)
         return loop.run(must_stop)
-
-
-def _find_circumstances(config: Config, replicas: Replicas) -> Circumstances:
-    tensorflow = import_tensorflow()
-    import keras
-
-    threads = tensorflow.config.threading.get_intra_op_parallelism_threads()
-    return Circumstances(
-        replicas=replicas.count,
-        device=replicas.device,
-        precision=find_precision(config.training.precision, replicas.device),
-        threads=threads or available_cores(),
-        tensorflow=tensorflow.__version__,
-        keras=keras.__version__,
-    )
-
-
-def _compare(
-    checkpoint: Checkpoint | None, circumstances: Circumstances, run: TrainRun
-) -> None:
-    """Say what makes a training that goes on differ from an undisturbed one.
-
-    Raises
-    ------
-    RunError
-        It would go on in another precision.
-    """
-    if checkpoint is None:
-        return
-    before, now = asdict(checkpoint.circumstances), asdict(circumstances)
-    if before["precision"] != now["precision"]:
-        raise RunError(
-            f"{run.root} was trained in {before['precision']} so far, and this machine "
-            f"would go on in {now['precision']}; set training.precision="
-            f"{before['precision']} or use another --run"
-        )
-    changes = [
-        f"{name} were {before[name]} and are now {value}"
-        if name in ("replicas", "threads")
-        else f"{name} was {before[name]} and is now {value}"
-        for name, value in now.items()
-        if before[name] != value
-    ]
-    if changes:
-        logger.warning(
-            "going on under other circumstances: %s; the result is as good, but no "
-            "longer bit for bit that of an undisturbed training",
-            "; ".join(changes),
-        )
-
-
-def _make_feeds(
-    config: Config,
-    replicas: Replicas,
-    labelled: Labelled,
-    order: BatchOrder,
-) -> Feeds:
-    training = config.training
-    check = BatchOrder(
-        labelled.validation.n_crops, training.batch_size, shuffle=False, seed=0
-    )
-
-    def make(batches: Any) -> Iterator[Any]:
-        size = training.batch_size
-        return iter(feed(batches, replicas, batch_size=size, must_fill=training.xla))
-
-    total = training.epochs * order.n_batches
-    return Feeds(
-        order,
-        training=lambda step: make(
-            make_batches(
-                labelled,
-                labelled.training,
-                order,
-                first_batch=step,
-                n_batches=total - step,
-                augmentation=config.augmentation,
-            )
-        ),
-        validation=lambda: make(
-            make_batches(
-                labelled,
-                labelled.validation,
-                check,
-                first_batch=0,
-                n_batches=check.n_batches,
-            )
-        ),
-    )
 
 
 class _BundleSoFar:
