@@ -455,6 +455,18 @@ class TestSplits:
         with pytest.raises(RunError, match=r"split\.csv was changed"):
             load(archives / "stored.npz", run=run)
 
+    def test_an_edited_file_splits_anew(self, archives, load, tmp_path):
+        file, run = tmp_path / "few.csv", TrainRun(tmp_path / "run")
+        for image in (7, 8):
+            file.write_text(f"part,index\nvalidation,{image}\ntraining,119\n")
+            settings = f"data.split_file={file}"
+            labelled = load(archives / "stored.npz", settings, run=run)
+            assert labelled.validation.images.tolist() == [image]
+        # One that is gone is not missed.
+        file.unlink()
+        labelled = load(archives / "stored.npz", settings, run=run)
+        assert labelled.validation.images.tolist() == [8]
+
     def test_other_settings_split_anew(self, archives, load, tmp_path):
         run = TrainRun(tmp_path / "run")
         first = load(archives / "stored.npz", run=run)

@@ -244,6 +244,23 @@ def test_another_precision_is_refused(configure, tmp_path):
             train(configure("training.precision=auto"), tmp_path)
 
 
+def test_an_edited_split_file_is_refused_once_there_is_a_state(configure, tmp_path):
+    file, run = tmp_path / "split.csv", tmp_path / "run"
+    rows = [f"training,{number}" for number in range(8)]
+    file.write_text("\n".join(["part,index", *rows, "validation,20"]) + "\n")
+    config = configure(f"data.split_file={file}", "training.epochs=1")
+    with pytest.raises(StoppedError):
+        train(config, run, must_stop=after(1))
+    whole = file.read_text()
+    file.write_text(whole.replace("validation,20", "validation,21"))
+    with pytest.raises(RunError, match=r"split\.csv has changed since training"):
+        train(config, run)
+    file.write_text(whole)
+    train(config, run)
+    file.unlink()
+    assert train(config, run).history.epochs == 1
+
+
 def test_under_a_schedule_epochs_may_not_grow(configure, tmp_path):
     train(configure("training.epochs=1", "training.schedule=cosine"), tmp_path)
     with pytest.raises(RunError, match="schedule cosine depends on it"):

@@ -23,7 +23,11 @@ from nucleiseg.dataset.order import BatchOrder, training_order, usable_images
 from nucleiseg.dataset.parts import Part
 from nucleiseg.dataset.samples import draw_samples
 from nucleiseg.dataset.sources import LabelledShapes, inspect_labelled
-from nucleiseg.dataset.splitting import split_images, split_indices
+from nucleiseg.dataset.splitting import (
+    refuse_edited_split,
+    split_images,
+    split_indices,
+)
 from nucleiseg.dataset.targets import N_CHANNELS, targets
 
 __all__ = [
@@ -37,6 +41,7 @@ __all__ = [
     "inspect_labelled",
     "make_batches",
     "open_labelled",
+    "refuse_edited_split",
     "split_images",
     "split_indices",
     "targets",
