@@ -21,7 +21,7 @@ from nucleiseg.dataset import (
     survey,
     training_order,
 )
-from nucleiseg.errors import ArchiveError, ConfigError, RunError
+from nucleiseg.errors import ArchiveError, ConfigError, RunError, StoppedError
 from nucleiseg.preprocess import normalise
 from nucleiseg.runs import TrainRun
 from nucleiseg.training import train
@@ -554,6 +554,39 @@ class TestSurvey:
         second = load(archives / "stored.npz", run=run).survey
         np.testing.assert_array_equal(first.ranges, second.ranges)
         assert "is damaged" in caplog.text
+
+    @pytest.mark.parametrize("large_bytes", [1 << 30, 1])
+    @pytest.mark.parametrize("name", ["stored.npz", "deflated.npz", "chunks1.h5"])
+    def test_it_stops_between_pieces(
+        self, archives, tmp_path, monkeypatch, name, large_bytes
+    ):
+        monkeypatch.setattr(survey, "_BYTES_AT_ONCE", 50_000)
+        monkeypatch.setattr(survey, "_LARGE_BYTES", large_bytes)
+        config, run = configure(archives / name), TrainRun(tmp_path)
+        shapes = inspect_labelled(config.data)
+        asked = []
+
+        def count(limit):
+            asked.append(1)
+            return len(asked) > limit
+
+        open_labelled(shapes, config, run, must_stop=lambda: count(10**9))
+        n_questions = len(asked)
+        assert n_questions >= 120 * 48 * 48 * 6 // 50_000
+        (path,) = run.data.glob("survey-*.npz")
+        path.unlink()
+        # Wherever it is: what is asked once more is never asked again.
+        for limit in (0, n_questions // 2, n_questions - 5):
+            asked.clear()
+            with pytest.raises(StoppedError, match="while passing over the images"):
+                open_labelled(
+                    shapes,
+                    config,
+                    TrainRun(tmp_path / str(limit)),
+                    must_stop=lambda limit=limit: count(limit),
+                )
+            assert len(asked) == limit + 1
+            assert not [*(tmp_path / str(limit)).rglob("survey-*.npz")]
 
 
 class TestRefusals:

@@ -4,7 +4,7 @@ import contextlib
 import functools
 import itertools
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -130,19 +130,27 @@ def _find_scales(
     return np.clip(scales, 1 / _MOST_SCALE, _MOST_SCALE)
 
 
-def open_labelled(shapes: LabelledShapes, config: Config, run: TrainRun) -> Labelled:
+def open_labelled(
+    shapes: LabelledShapes,
+    config: Config,
+    run: TrainRun,
+    *,
+    must_stop: Callable[[], bool] = lambda: False,
+) -> Labelled:
     """Pass over the labelled images once, split them, and make them ready.
 
     What is found is kept in the run, and read back when the training goes on.
 
     Raises
     ------
+    StoppedError
+        `must_stop` said so during the pass.
     ArchiveError, ConfigError, RunError
         An image cannot be read or normalised, the split does not fit, or nothing is
         left to train on.
     """
     data = config.data
-    found = survey(shapes, config.preprocess, run.data)
+    found = survey(shapes, config.preprocess, run.data, must_stop)
     split = fix_split(
         run,
         shapes,

@@ -76,10 +76,6 @@ def preview(config: Config) -> Preview:
     )
 
 
-def _never() -> bool:
-    return False
-
-
 def prepare_run(config: Config, folder: Path) -> TrainRun:
     """Check data and configuration, and make the run directory; train nothing.
 
@@ -96,7 +92,7 @@ def prepare_run(config: Config, folder: Path) -> TrainRun:
 
 
 def train(
-    config: Config, folder: Path, *, must_stop: Callable[[], bool] = _never
+    config: Config, folder: Path, *, must_stop: Callable[[], bool] = lambda: False
 ) -> TrainResult:
     """Train a U-Net, or go on where an earlier call was interrupted.
 
@@ -107,7 +103,8 @@ def train(
     folder : Path
         The run directory; the model bundle is its subfolder `model`.
     must_stop : callable
-        Asked after each step whether to stop, to be gone on with later.
+        Asked after each step, and now and then before and after all steps, whether to
+        stop, to be gone on with later.
 
     Raises
     ------
@@ -129,9 +126,9 @@ def train(
     if finished := _read_finished(run, config, history):
         return finished
     start_s = time.monotonic()
-    labelled = open_labelled(shapes, config, run)
+    labelled = open_labelled(shapes, config, run, must_stop=must_stop)
     last = _run_epochs(run, config, labelled, checkpoint, must_stop)
-    scores = finish(run, config, last, labelled)
+    scores = finish(run, config, last, labelled, must_stop)
     logger.info(
         "model bundle %s after %.0f s", run.bundle.root, time.monotonic() - start_s
     )

@@ -1,6 +1,7 @@
 """How well a freshly trained network counts its validation images."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,7 @@ from numpy.typing import NDArray
 
 from nucleiseg.config import AugmentationConfig, Config
 from nucleiseg.dataset import BatchOrder, Gatherer, Labelled
+from nucleiseg.errors import StoppedError
 from nucleiseg.instances import label_nuclei
 from nucleiseg.metrics import count_instances, count_scores
 from nucleiseg.model import add_prediction, build_unet, predict
@@ -20,6 +22,7 @@ def score_counts(
     config: Config,
     weights: list[NDArray[Any]],
     labelled: Labelled,
+    must_stop: Callable[[], bool],
 ) -> dict[str, Any]:
     """Count the validation crops in float32 and compare with their labels.
 
@@ -28,7 +31,20 @@ def score_counts(
     dict
         Figures of :class:`nucleiseg.metrics.CountScores`. Labels of 0 and 1 are masks:
         their nuclei are the connected components, which takes touching ones as one.
+
+    Raises
+    ------
+    StoppedError
+        `must_stop`, which is asked after each batch, said so.
     """
+
+    def check() -> None:
+        if must_stop():
+            raise StoppedError(
+                f"stopped while scoring the model of {config.training.epochs} epochs, "
+                "as asked; the same command begins that anew"
+            )
+
     network = build_unet(config.model)
     network.set_weights(weights)
     network = add_prediction(network, config.model)
@@ -41,7 +57,7 @@ def score_counts(
     is_mask = bool(labelled.survey.largest_labels[part.images].max() <= 1)
     for batch in range(order.n_batches):
         images, labels = gatherer.gather_labels(batch)
-        stack = predict(network, images, batch_size=_BATCH_SIZE)
+        stack = predict(network, images, batch_size=_BATCH_SIZE, after_batch=check)
         predicted += [
             int(label_nuclei(maps, config.instances).max(initial=0)) for maps in stack
         ]
