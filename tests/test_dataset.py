@@ -158,7 +158,9 @@ class TestPaths:
             assert_same(other, found[0])
 
     def test_tf_data_as_numpy(self, archives, load):
-        labelled = load(archives / "deflated.npz", "data.memory_mb=1")
+        labelled = load(
+            archives / "deflated.npz", "data.memory_mb=1", "model.head=mask"
+        )
         order = make_order(labelled)
         numbers = range(3, order.n_batches + 3)
         batches = make_batches(

@@ -65,8 +65,15 @@ class Labelled:
         return self.shapes.image_shape
 
     def is_mask(self, image: int) -> bool:
-        """Whether an image's labels are 0 and 1 only."""
-        return bool(self.survey.largest_labels[image] <= 1)
+        """Whether an image's labels are a mask: all of its source are 0 and 1 only.
+
+        By image, a single nucleus with a label would be taken for a mask.
+        """
+        return self._are_masks[self.shapes.find_source(image)]
+
+    @functools.cached_property
+    def _are_masks(self) -> list[bool]:
+        return _find_masks(self.shapes, self.survey)
 
     @property
     def is_held(self) -> bool:
@@ -107,6 +114,29 @@ class Labelled:
 
 def _memory_bytes(data: DataConfig) -> int:
     return data.memory_mb * 10**6
+
+
+def _find_masks(shapes: LabelledShapes, found: Survey) -> list[bool]:
+    """Find for each source whether its labels are masks of 0 and 1."""
+    return [
+        bool(found.largest_labels[start:stop].max(initial=0) <= 1)
+        for start, stop in itertools.pairwise(shapes.starts)
+    ]
+
+
+def _warn_of_masks(shapes: LabelledShapes, found: Survey) -> None:
+    kinds: dict[str, bool] = {}
+    for source, is_mask in zip(shapes.sources, _find_masks(shapes, found), strict=True):
+        # A source may be one image with one nucleus: an archive is looked at whole.
+        path = str(source.path)
+        kinds[path] = kinds.get(path, True) and is_mask
+    if masks := [path for path, is_mask in kinds.items() if is_mask]:
+        logger.warning(
+            "the labels of %s are masks of 0 and 1: their connected components are "
+            "taken for nuclei, so that nuclei which touch are learnt, and counted, as "
+            "one; instance labels (1…n) would part them",
+            ", ".join(masks),
+        )
 
 
 def _find_scales(
@@ -179,13 +209,8 @@ def open_labelled(
         )
         for images, is_random in ((split.training, True), (split.validation, False))
     )
-    if config.model.head != "mask" and found.largest_labels.max(initial=0) <= 1:
-        logger.warning(
-            "the labels of %s are masks of 0 and 1: their connected components are "
-            "taken for nuclei, so that nuclei which touch are learnt, and counted, as "
-            "one; instance labels (1…n) would part them",
-            shapes.path,
-        )
+    if config.model.head != "mask":
+        _warn_of_masks(shapes, found)
     logger.info(
         "%d images (%.0f MB with their labels) are %s",
         shapes.n_images,
