@@ -109,6 +109,23 @@ def test_scoring_is_left_when_asked_and_done_by_the_next(training_archive, run):
     assert train(config, run).scores == scores
 
 
+def test_who_only_scores_computes_as_who_trains(training_archive, run, monkeypatch):
+    import tensorflow as tf
+
+    switches, hidden = tf.config.experimental, []
+    before = switches.tensor_float_32_execution_enabled()
+    switches.enable_tensor_float_32_execution(True)
+    monkeypatch.setattr(tf.config, "set_visible_devices", lambda *_: hidden.append(_))
+    shutil.rmtree(run / "model")
+    try:
+        settings = ("training.epochs=2", "training.device=cpu")
+        train(configure(training_archive, *settings), run)
+        assert not switches.tensor_float_32_execution_enabled()
+        assert hidden == [([], "GPU")]
+    finally:
+        switches.enable_tensor_float_32_execution(before)
+
+
 @pytest.mark.parametrize("number", [signal.SIGUSR2, signal.SIGTERM])
 def test_a_signal_ends_the_pass_over_the_images(
     training_archive, tmp_path, monkeypatch, capsys, number

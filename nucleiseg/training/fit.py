@@ -31,6 +31,7 @@ from nucleiseg.training.feeding import make_feeds
 from nucleiseg.training.finish import finish, write_so_far
 from nucleiseg.training.history import History, read_history
 from nucleiseg.training.loop import Loop
+from nucleiseg.training.numerics import choose_device
 from nucleiseg.training.replicas import find_replicas
 from nucleiseg.training.samples import save_samples
 from nucleiseg.training.steps import Machine
@@ -166,6 +167,8 @@ def _run_epochs(
     if checkpoint is not None and checkpoint.history.is_over(
         training.epochs, training.early_stopping_epochs
     ):
+        # Left is to score the model, where it was trained.
+        choose_device(training.device)
         return checkpoint
     replicas = find_replicas(
         training.replicas,

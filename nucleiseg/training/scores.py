@@ -13,6 +13,7 @@ from nucleiseg.errors import StoppedError
 from nucleiseg.instances import label_nuclei
 from nucleiseg.metrics import count_instances, count_scores
 from nucleiseg.model import add_prediction, build_unet, predict
+from nucleiseg.training.numerics import settle_numerics
 
 _BATCH_SIZE = 4
 _CROPS_AT_ONCE = 64
@@ -46,6 +47,8 @@ def score_counts(
                 "as asked; the same command begins that anew"
             )
 
+    # Whatever the training computed in, and whether it was in this process.
+    settle_numerics("float32", deterministic=config.training.deterministic)
     network = build_unet(config.model)
     network.set_weights(weights)
     network = add_prediction(network, config.model)
