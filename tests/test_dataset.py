@@ -314,7 +314,7 @@ class TestOrder:
         labelled = load(archives / "stored.npz", "data.memory_mb=1")
         part = labelled.training
         training = load_config(None, ["training.shuffle=false"]).training
-        order = training_order(part.n_crops, training, 1, part)
+        order = training_order(part.n_crops, training, part)
         images = part.crop_images[order.sequence(0)]
         np.testing.assert_array_equal(images, np.sort(part.images))
 

@@ -114,7 +114,7 @@ def _measure(
     replicas = find_replicas(1, batch_size=size, wanted_device=config.training.device)
     circumstances = find_circumstances(config, replicas)
     part = labelled.training
-    order = training_order(part.n_crops, config.training, n_replicas=1, part=part)
+    order = training_order(part.n_crops, config.training, part)
     step = Machine(
         config,
         replicas,

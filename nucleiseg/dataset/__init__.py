@@ -19,7 +19,7 @@ the memory holds.
 from nucleiseg.dataset.batches import make_batches
 from nucleiseg.dataset.gathering import Gatherer
 from nucleiseg.dataset.labelled import Labelled, open_labelled
-from nucleiseg.dataset.order import BatchOrder, training_order, usable_images
+from nucleiseg.dataset.order import BatchOrder, training_order
 from nucleiseg.dataset.parts import Part
 from nucleiseg.dataset.samples import draw_samples
 from nucleiseg.dataset.sources import LabelledShapes, inspect_labelled
@@ -46,5 +46,4 @@ __all__ = [
     "split_indices",
     "targets",
     "training_order",
-    "usable_images",
 ]

@@ -178,9 +178,8 @@ def _run_epochs(
     circumstances = find_circumstances(config, replicas)
     if checkpoint is not None:
         compare_circumstances(checkpoint.circumstances, circumstances, run)
-    # Whatever the replicas: the same batches, and no image is left out.
     part = labelled.training
-    order = training_order(part.n_crops, training, n_replicas=1, part=part)
+    order = training_order(part.n_crops, training, part)
     logger.info(
         "training on %d images, validating on %d, %d x %s, computing in %s",
         order.n_images,
