@@ -1,6 +1,7 @@
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import cv2
 import h5py
@@ -207,6 +208,18 @@ class TestPaths:
         np.testing.assert_array_equal(shapes[0].hashes, shapes[1].hashes)
 
 
+def wish(n_questions):
+    """Give a wish to stop that comes after so many questions."""
+    asked = []
+    return lambda: len(asked) >= n_questions or asked.append(1)
+
+
+def open_files():
+    # The folder's own is gone when it is looked at.
+    links = list(Path("/proc/self/fd").iterdir())
+    return {link.readlink() for link in links if link.is_symlink()}
+
+
 class TestMemory:
     def test_no_thread_is_left_of_a_finished_pass(self, archives, load):
         """However long TensorFlow keeps the pass; and it can be begun anew."""
@@ -264,8 +277,30 @@ class TestMemory:
             labelled.load(block)
         assert len(labelled.blocks.all) == 8
         assert len(labelled.readers._idle) == 4
-        labelled.readers.close()
+        (source, *_) = labelled.shapes.sources
+        with labelled.readers.lend(source) as pair:
+            closed = []
+            for reader in pair:
+                reader.close = lambda close=reader.close: closed.append(close())
+            labelled.close()
+            assert not labelled.readers._idle
+            assert not closed
+        # One that was being read from is closed by who comes last.
+        assert len(closed) == 2
         assert not labelled.readers._idle
+
+    def test_a_training_leaves_no_archive_open(self, archives, tmp_path):
+        config = configure(
+            archives / "chunks7.h5",
+            *("data.memory_mb=1", "model.base_filters=1", "training.epochs=1"),
+        )
+        with pytest.raises(StoppedError):
+            train(config, tmp_path / "run", must_stop=wish(4))
+        train(config, tmp_path / "run")
+        deadline_s = time.monotonic() + 10
+        while archives / "chunks7.h5" in open_files():
+            assert time.monotonic() < deadline_s
+            time.sleep(0.05)
 
 
 class TestOrder:

@@ -85,6 +85,10 @@ class Labelled:
         """All blocks, each read when it is first needed, and never again."""
         return HeldBlocks(self.load, len(self.blocks.all))
 
+    def close(self) -> None:
+        """Close the archives, once training is over or has failed."""
+        self.readers.close()
+
     def load(self, block: int) -> Pixels:
         """Read a block."""
         return load_block(self.blocks.all[block], self.readers)

@@ -1,5 +1,6 @@
 """A training from its configuration to its model bundle, resumable in between."""
 
+import contextlib
 import logging
 import time
 from collections.abc import Callable
@@ -128,8 +129,9 @@ def train(
         return finished
     start_s = time.monotonic()
     labelled = open_labelled(shapes, config, run, must_stop=must_stop)
-    last = _run_epochs(run, config, labelled, checkpoint, must_stop)
-    scores = finish(run, config, last, labelled, must_stop)
+    with contextlib.closing(labelled):
+        last = _run_epochs(run, config, labelled, checkpoint, must_stop)
+        scores = finish(run, config, last, labelled, must_stop)
     logger.info(
         "model bundle %s after %.0f s", run.bundle.root, time.monotonic() - start_s
     )
