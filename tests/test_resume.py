@@ -9,6 +9,7 @@ import signal
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from jobs.benchmark import resume
 from nucleiseg import synthetic
@@ -331,6 +332,24 @@ def test_a_full_disk_stops_no_training(configure, tmp_path, monkeypatch, caplog)
     assert "make room" in caplog.text
     train(configure(), full)
     assert bits(full) == bits(whole)
+
+
+def test_events_of_a_resumed_training_are_those_of_an_undisturbed_one(
+    configure, tmp_path
+):
+    config = configure("training.tensorboard=true", "training.epochs=3")
+    # In the second epoch; then while there is nothing left to train.
+    with pytest.raises(StoppedError):
+        train(config, tmp_path, must_stop=after(N_STEPS + 1 + 3 + 2))
+    for _ in range(2):
+        train(config, tmp_path)
+        (file,) = (tmp_path / "tensorboard").iterdir()
+        found = [
+            tf.compat.v1.Event.FromString(record.numpy())
+            for record in tf.data.TFRecordDataset(str(file))
+        ]
+        assert [event.step for event in found[1:]] == [1, 2, 3]
+        assert found[3].summary.value[-1].tag == "images_per_s"
 
 
 def test_xla_trains_alike(configure, tmp_path):

@@ -28,6 +28,7 @@ from nucleiseg.training.checkpoints import (
 )
 from nucleiseg.training.circumstances import compare_circumstances, find_circumstances
 from nucleiseg.training.claim import claim
+from nucleiseg.training.events import Events
 from nucleiseg.training.feeding import make_feeds
 from nucleiseg.training.finish import finish, write_so_far
 from nucleiseg.training.history import History, read_history
@@ -36,7 +37,6 @@ from nucleiseg.training.numerics import choose_device
 from nucleiseg.training.replicas import find_replicas
 from nucleiseg.training.samples import save_samples
 from nucleiseg.training.steps import Machine
-from nucleiseg.training.watching import refuse_missing_tensorboard
 
 logger = logging.getLogger(__name__)
 
@@ -115,8 +115,6 @@ def train(
     ConfigError, ArchiveError, RunError
         Before any work, when something does not fit.
     """
-    if config.training.tensorboard:
-        refuse_missing_tensorboard()
     shapes = inspect_labelled(config.data)
     run = TrainRun(folder)
     claim(run, config, shapes)
@@ -171,6 +169,11 @@ def _run_epochs(
     ):
         # Left is to score the model, where it was trained.
         choose_device(training.device)
+        if training.tensorboard:
+            # A kill may have come between the last checkpoint and its events.
+            events = Events(run)
+            events.begin(checkpoint.history)
+            events.close()
         return checkpoint
     replicas = find_replicas(
         training.replicas,
