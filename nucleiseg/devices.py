@@ -4,6 +4,7 @@ import contextlib
 import importlib
 import logging
 import os
+import platform
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -136,12 +137,19 @@ def describe_device(device: Literal["cpu", "gpu"]) -> str:
     pinned = os.environ.get("CUDA_VISIBLE_DEVICES", "not set")
     if device == "cpu":
         return f"CPU (CUDA_VISIBLE_DEVICES={pinned})"
+    return f"GPU {', '.join(find_models(device))} (CUDA_VISIBLE_DEVICES={pinned})"
+
+
+def find_models(device: Literal["cpu", "gpu"]) -> list[str]:
+    """Find the models of the GPUs that TensorFlow sees, or of the CPU."""
+    if device == "cpu":
+        return [_read_cpuinfo("model name") or platform.machine()]
     tensorflow = import_tensorflow()
     names = []
     for gpu in tensorflow.config.list_physical_devices("GPU"):
         details: dict[str, Any] = tensorflow.config.experimental.get_device_details(gpu)
         names.append(str(details.get("device_name", gpu.name)))
-    return f"GPU {', '.join(names)} (CUDA_VISIBLE_DEVICES={pinned})"
+    return names
 
 
 def find_precision(
@@ -207,15 +215,23 @@ def required(
 
 
 def _cpu_flags() -> set[str]:
+    flags = _read_cpuinfo("flags", "Features")
+    if flags is None:
+        logger.info("no flags in /proc/cpuinfo here: computing in float32")
+        return set()
+    return set(flags.split())
+
+
+def _read_cpuinfo(*names: str) -> str | None:
+    """Read the first core's entry of one of these names."""
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace")
     except OSError:
-        logger.info("no /proc/cpuinfo here: computing in float32")
-        return set()
+        return None
     for line in text.splitlines():
-        if line.startswith(("flags", "Features")):
-            return set(line.partition(":")[2].split())
-    return set()
+        if line.startswith(names):
+            return line.partition(":")[2].strip()
+    return None
 
 
 def dtype_policy(precision: str) -> str:

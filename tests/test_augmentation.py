@@ -5,7 +5,6 @@ from scipy import ndimage
 from nucleiseg import synthetic
 from nucleiseg.augmentation import (
     Turn,
-    augment,
     change_values,
     changes_values,
     draw_geometry,
@@ -30,6 +29,17 @@ VALUES = {
     "inversion": 1.0,
 }
 ALL = AugmentationConfig(**MOVES, **VALUES)
+
+
+def augment(image, labels, settings, rng):
+    """Change a whole image as a crop of its own, in the order of the training."""
+    geometry = draw_geometry(settings, rng, image.shape)
+    if isinstance(geometry, Turn):
+        image, labels = geometry.apply(image), geometry.apply(labels)
+    else:
+        centre = tuple((side - 1) / 2 for side in image.shape)
+        image, labels = geometry.apply(image, labels, centre=centre)
+    return change_values(image, settings, rng), labels
 
 
 def settings_of(**parts):

@@ -13,13 +13,15 @@ from nucleiseg.runs import TrainRun
 from nucleiseg.training import checkpoints
 from nucleiseg.training.checkpoints import (
     Checkpoint,
-    Circumstances,
     load_newest,
     save_checkpoint,
 )
+from nucleiseg.training.circumstances import Circumstances
 from nucleiseg.training.history import History
 
-CIRCUMSTANCES = Circumstances(1, "cpu", "float32", 2, "2.21.0", "3.15.1")
+CIRCUMSTANCES = Circumstances(
+    1, "cpu", "float32", 2, "2.21.0", "3.15.1", False, True, "a CPU"
+)
 
 
 def make(step, *, size=3):
@@ -206,3 +208,16 @@ def test_another_format_is_no_damage(run):
     path.write_text(json.dumps({"sha256": checkpoints._digest(body), **body}))
     with pytest.raises(RunError, match="has format 99, this version reads 1"):
         load_newest(run)
+
+
+def test_one_of_an_earlier_version_says_less(run):
+    save_checkpoint(run, make(1))
+    path = run.checkpoint(1) / "checkpoint.json"
+    body = json.loads(path.read_text())
+    del body["sha256"]
+    for name in ("xla", "deterministic", "model"):
+        del body["circumstances"][name]
+    path.write_text(json.dumps({"sha256": checkpoints._digest(body), **body}))
+    found = load_newest(run).circumstances
+    assert (found.xla, found.deterministic, found.model) == (None, None, None)
+    assert found.threads == CIRCUMSTANCES.threads

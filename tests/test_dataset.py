@@ -1,6 +1,7 @@
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import cv2
 import h5py
@@ -21,7 +22,7 @@ from nucleiseg.dataset import (
     survey,
     training_order,
 )
-from nucleiseg.errors import ArchiveError, ConfigError, RunError
+from nucleiseg.errors import ArchiveError, ConfigError, RunError, StoppedError
 from nucleiseg.preprocess import normalise
 from nucleiseg.runs import TrainRun
 from nucleiseg.training import train
@@ -158,7 +159,9 @@ class TestPaths:
             assert_same(other, found[0])
 
     def test_tf_data_as_numpy(self, archives, load):
-        labelled = load(archives / "deflated.npz", "data.memory_mb=1")
+        labelled = load(
+            archives / "deflated.npz", "data.memory_mb=1", "model.head=mask"
+        )
         order = make_order(labelled)
         numbers = range(3, order.n_batches + 3)
         batches = make_batches(
@@ -202,6 +205,18 @@ class TestPaths:
         assert_same(*expected)
         np.testing.assert_array_equal(shapes[0].ranges, shapes[1].ranges)
         np.testing.assert_array_equal(shapes[0].hashes, shapes[1].hashes)
+
+
+def wish(n_questions):
+    """Give a wish to stop that comes after so many questions."""
+    asked = []
+    return lambda: len(asked) >= n_questions or asked.append(1)
+
+
+def open_files():
+    # The folder's own is gone when it is looked at.
+    links = list(Path("/proc/self/fd").iterdir())
+    return {link.readlink() for link in links if link.is_symlink()}
 
 
 class TestMemory:
@@ -261,8 +276,30 @@ class TestMemory:
             labelled.load(block)
         assert len(labelled.blocks.all) == 8
         assert len(labelled.readers._idle) == 4
-        labelled.readers.close()
+        (source, *_) = labelled.shapes.sources
+        with labelled.readers.lend(source) as pair:
+            closed = []
+            for reader in pair:
+                reader.close = lambda close=reader.close: closed.append(close())
+            labelled.close()
+            assert not labelled.readers._idle
+            assert not closed
+        # One that was being read from is closed by who comes last.
+        assert len(closed) == 2
         assert not labelled.readers._idle
+
+    def test_a_training_leaves_no_archive_open(self, archives, tmp_path):
+        config = configure(
+            archives / "chunks7.h5",
+            *("data.memory_mb=1", "model.base_filters=1", "training.epochs=1"),
+        )
+        with pytest.raises(StoppedError):
+            train(config, tmp_path / "run", must_stop=wish(4))
+        train(config, tmp_path / "run")
+        deadline_s = time.monotonic() + 10
+        while archives / "chunks7.h5" in open_files():
+            assert time.monotonic() < deadline_s
+            time.sleep(0.05)
 
 
 class TestOrder:
@@ -311,7 +348,7 @@ class TestOrder:
         labelled = load(archives / "stored.npz", "data.memory_mb=1")
         part = labelled.training
         training = load_config(None, ["training.shuffle=false"]).training
-        order = training_order(part.n_crops, training, 1, part)
+        order = training_order(part.n_crops, training, part)
         images = part.crop_images[order.sequence(0)]
         np.testing.assert_array_equal(images, np.sort(part.images))
 
@@ -454,6 +491,18 @@ class TestSplits:
         with pytest.raises(RunError, match=r"split\.csv was changed"):
             load(archives / "stored.npz", run=run)
 
+    def test_an_edited_file_splits_anew(self, archives, load, tmp_path):
+        file, run = tmp_path / "few.csv", TrainRun(tmp_path / "run")
+        for image in (7, 8):
+            file.write_text(f"part,index\nvalidation,{image}\ntraining,119\n")
+            settings = f"data.split_file={file}"
+            labelled = load(archives / "stored.npz", settings, run=run)
+            assert labelled.validation.images.tolist() == [image]
+        # One that is gone is not missed.
+        file.unlink()
+        labelled = load(archives / "stored.npz", settings, run=run)
+        assert labelled.validation.images.tolist() == [8]
+
     def test_other_settings_split_anew(self, archives, load, tmp_path):
         run = TrainRun(tmp_path / "run")
         first = load(archives / "stored.npz", run=run)
@@ -541,6 +590,39 @@ class TestSurvey:
         second = load(archives / "stored.npz", run=run).survey
         np.testing.assert_array_equal(first.ranges, second.ranges)
         assert "is damaged" in caplog.text
+
+    @pytest.mark.parametrize("large_bytes", [1 << 30, 1])
+    @pytest.mark.parametrize("name", ["stored.npz", "deflated.npz", "chunks1.h5"])
+    def test_it_stops_between_pieces(
+        self, archives, tmp_path, monkeypatch, name, large_bytes
+    ):
+        monkeypatch.setattr(survey, "_BYTES_AT_ONCE", 50_000)
+        monkeypatch.setattr(survey, "_LARGE_BYTES", large_bytes)
+        config, run = configure(archives / name), TrainRun(tmp_path)
+        shapes = inspect_labelled(config.data)
+        asked = []
+
+        def count(limit):
+            asked.append(1)
+            return len(asked) > limit
+
+        open_labelled(shapes, config, run, must_stop=lambda: count(10**9))
+        n_questions = len(asked)
+        assert n_questions >= 120 * 48 * 48 * 6 // 50_000
+        (path,) = run.data.glob("survey-*.npz")
+        path.unlink()
+        # Wherever it is: what is asked once more is never asked again.
+        for limit in (0, n_questions // 2, n_questions - 5):
+            asked.clear()
+            with pytest.raises(StoppedError, match="while passing over the images"):
+                open_labelled(
+                    shapes,
+                    config,
+                    TrainRun(tmp_path / str(limit)),
+                    must_stop=lambda limit=limit: count(limit),
+                )
+            assert len(asked) == limit + 1
+            assert not [*(tmp_path / str(limit)).rglob("survey-*.npz")]
 
 
 class TestRefusals:

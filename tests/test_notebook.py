@@ -119,7 +119,7 @@ def test_split_is_that_of_train_test_split(archives, labelled):
 def test_2000_images_are_split_1500_to_500(config):
     training, validation = split_indices(2000, config.data)
     assert (training.size, validation.size) == (1500, 500)
-    order = training_order(1500, config.training, n_replicas=1)
+    order = training_order(1500, config.training)
     sizes = [order.indices(batch).size for batch in range(order.n_batches)]
     assert sizes == [16] * 93 + [12]
 
@@ -128,7 +128,7 @@ def test_batches_are_tf_data_in_the_split_s_order_and_not_normalised(
     archives, config, labelled
 ):
     part = labelled.training
-    order = training_order(part.n_crops, config.training, n_replicas=1, part=part)
+    order = training_order(part.n_crops, config.training, part)
     ours = make_batches(
         labelled, part, order, first_batch=0, n_batches=2 * order.n_batches
     )

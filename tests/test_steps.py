@@ -1,7 +1,5 @@
 """What a training step is made of: batches, learning rates, weights of images."""
 
-import importlib.util
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,8 +7,7 @@ import tensorflow as tf
 
 from nucleiseg import synthetic
 from nucleiseg.config import TrainingConfig, load_config
-from nucleiseg.errors import ConfigError, NucleisegError
-from nucleiseg.training import train
+from nucleiseg.errors import ConfigError
 from nucleiseg.training.feeding import feed, to_device
 from nucleiseg.training.optimizers import _learning_rate, make_optimizer
 from nucleiseg.training.replicas import Replicas
@@ -160,12 +157,6 @@ def test_xla_and_several_replicas_are_refused():
             image_shape=(16, 16),
             n_steps=10,
         )
-
-
-def test_tensorboard_that_is_not_installed_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
-    with pytest.raises(NucleisegError, match=r"pip install 'nucleiseg\[tensorboard\]'"):
-        train(load_config(None, ["training.tensorboard=true"]), tmp_path)
 
 
 @pytest.mark.slow

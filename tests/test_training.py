@@ -2,6 +2,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 
@@ -9,8 +10,16 @@ import numpy as np
 import pytest
 
 from nucleiseg.bundle import read_bundle
+from nucleiseg.cli import main
 from nucleiseg.config import load_config
-from nucleiseg.errors import ArchiveError, BundleError, ConfigError, RunError
+from nucleiseg.dataset import survey
+from nucleiseg.errors import (
+    ArchiveError,
+    BundleError,
+    ConfigError,
+    RunError,
+    StoppedError,
+)
 from nucleiseg.model import load_network
 from nucleiseg.training import resolve_start, train
 from nucleiseg.training.replicas import _largest_divisor, find_replicas
@@ -85,6 +94,54 @@ def test_a_damaged_model_is_made_again(training_archive, run):
     result = train(configure(training_archive, "training.epochs=2"), run)
     assert not result.already_finished
     assert read_bundle(run / "model").scores == before
+
+
+def test_scoring_is_left_when_asked_and_done_by_the_next(training_archive, run):
+    config = configure(training_archive, "training.epochs=2")
+    scores = read_bundle(run / "model").scores
+    shutil.rmtree(run / "model")
+    asked = []
+    with pytest.raises(StoppedError, match="while scoring the model of 2 epochs"):
+        train(config, run, must_stop=lambda: not asked.append(1))
+    # Of 16 crops, after the first batch.
+    assert len(asked) == 1
+    assert not (run / "model" / "bundle.json").exists()
+    assert train(config, run).scores == scores
+
+
+def test_who_only_scores_computes_as_who_trains(training_archive, run, monkeypatch):
+    import tensorflow as tf
+
+    switches, hidden = tf.config.experimental, []
+    before = switches.tensor_float_32_execution_enabled()
+    switches.enable_tensor_float_32_execution(True)
+    monkeypatch.setattr(tf.config, "set_visible_devices", lambda *_: hidden.append(_))
+    shutil.rmtree(run / "model")
+    try:
+        settings = ("training.epochs=2", "training.device=cpu")
+        train(configure(training_archive, *settings), run)
+        assert not switches.tensor_float_32_execution_enabled()
+        assert hidden == [([], "GPU")]
+    finally:
+        switches.enable_tensor_float_32_execution(before)
+
+
+@pytest.mark.parametrize("number", [signal.SIGUSR2, signal.SIGTERM])
+def test_a_signal_ends_the_pass_over_the_images(
+    training_archive, tmp_path, monkeypatch, capsys, number
+):
+    original = survey._survey_small
+
+    def interrupt(*args):
+        os.kill(os.getpid(), number)
+        return original(*args)
+
+    monkeypatch.setattr(survey, "_survey_small", interrupt)
+    monkeypatch.setattr(survey, "_BYTES_AT_ONCE", 1)
+    words = map(str, arguments(training_archive, tmp_path / "run"))
+    assert main([*words]) == 130
+    assert "stopped while passing over the images, as asked" in capsys.readouterr().err
+    assert not [*(tmp_path / "run").rglob("survey-*.npz")]
 
 
 def test_a_model_without_checkpoints_is_not_replaced(training_archive, run):

@@ -143,7 +143,7 @@ def read_epoch(archive: Path, memory_mb: int, is_changed: bool) -> dict[str, flo
             f"{memory_mb}: nothing would be streamed; use more --images"
         )
     part = labelled.training
-    order = training_order(part.n_crops, config.training, 1, part)
+    order = training_order(part.n_crops, config.training, part)
     store = labelled.make_store(part, order, first_batch=0, n_batches=order.n_batches)
     settings = AugmentationConfig.model_validate(_ALL if is_changed else {})
     gatherer = Gatherer(labelled, part, order, store, settings)

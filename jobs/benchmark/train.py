@@ -33,7 +33,8 @@ from nucleiseg.devices import import_tensorflow
 from nucleiseg.model import build_unet
 from nucleiseg.preprocess import normalise_stack
 from nucleiseg.runs import TrainRun
-from nucleiseg.training import fit
+from nucleiseg.training.circumstances import find_circumstances
+from nucleiseg.training.feeding import make_feeds
 from nucleiseg.training.loop import Loop
 from nucleiseg.training.replicas import find_replicas
 from nucleiseg.training.steps import Machine, Sums
@@ -111,9 +112,9 @@ def _measure(
     labelled = open_labelled(shapes, config, TrainRun(root))
     images, masks = _read(config)
     replicas = find_replicas(1, batch_size=size, wanted_device=config.training.device)
-    circumstances = fit._find_circumstances(config, replicas)
+    circumstances = find_circumstances(config, replicas)
     part = labelled.training
-    order = training_order(part.n_crops, config.training, n_replicas=1, part=part)
+    order = training_order(part.n_crops, config.training, part)
     step = Machine(
         config,
         replicas,
@@ -121,7 +122,7 @@ def _measure(
         image_shape=shapes.image_shape,
         n_steps=config.training.epochs * order.n_batches,
     )
-    feeds = fit._make_feeds(config, replicas, labelled, order)
+    feeds = make_feeds(config, replicas, labelled, order)
     loop = Loop(
         TrainRun(root),
         config.training,

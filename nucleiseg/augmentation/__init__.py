@@ -7,14 +7,12 @@ of the crop's border is ever made up where the image has it. Labels take the sam
 by nearest neighbour. What changes values knows only the image.
 """
 
-from nucleiseg.augmentation.augment import augment
 from nucleiseg.augmentation.geometry import Turn, Warp, draw_geometry, moves_pixels
 from nucleiseg.augmentation.intensity import change_values, changes_values
 
 __all__ = [
     "Turn",
     "Warp",
-    "augment",
     "change_values",
     "changes_values",
     "draw_geometry",

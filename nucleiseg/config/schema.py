@@ -126,7 +126,8 @@ class TrainingConfig(Section):
     checkpoint_min: float = Field(default=10.0, gt=0)
     """Minutes between checkpoints within an epoch; each epoch ends with one, too."""
     tensorboard: bool = False
-    """Write events for TensorBoard; needs `pip install 'nucleiseg[tensorboard]'`."""
+    """Write events for TensorBoard. Looking at them, anywhere, needs
+    `pip install 'nucleiseg[tensorboard]'`; training does not."""
 
 
 class InstancesConfig(Section):

@@ -19,11 +19,15 @@ the memory holds.
 from nucleiseg.dataset.batches import make_batches
 from nucleiseg.dataset.gathering import Gatherer
 from nucleiseg.dataset.labelled import Labelled, open_labelled
-from nucleiseg.dataset.order import BatchOrder, training_order, usable_images
+from nucleiseg.dataset.order import BatchOrder, training_order
 from nucleiseg.dataset.parts import Part
 from nucleiseg.dataset.samples import draw_samples
 from nucleiseg.dataset.sources import LabelledShapes, inspect_labelled
-from nucleiseg.dataset.splitting import split_images, split_indices
+from nucleiseg.dataset.splitting import (
+    refuse_edited_split,
+    split_images,
+    split_indices,
+)
 from nucleiseg.dataset.targets import N_CHANNELS, targets
 
 __all__ = [
@@ -37,9 +41,9 @@ __all__ = [
     "inspect_labelled",
     "make_batches",
     "open_labelled",
+    "refuse_edited_split",
     "split_images",
     "split_indices",
     "targets",
     "training_order",
-    "usable_images",
 ]

@@ -4,7 +4,7 @@ import contextlib
 import functools
 import itertools
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -65,8 +65,15 @@ class Labelled:
         return self.shapes.image_shape
 
     def is_mask(self, image: int) -> bool:
-        """Whether an image's labels are 0 and 1 only."""
-        return bool(self.survey.largest_labels[image] <= 1)
+        """Whether an image's labels are a mask: all of its source are 0 and 1 only.
+
+        By image, a single nucleus with a label would be taken for a mask.
+        """
+        return self._are_masks[self.shapes.find_source(image)]
+
+    @functools.cached_property
+    def _are_masks(self) -> list[bool]:
+        return _find_masks(self.shapes, self.survey)
 
     @property
     def is_held(self) -> bool:
@@ -77,6 +84,10 @@ class Labelled:
     def held(self) -> HeldBlocks:
         """All blocks, each read when it is first needed, and never again."""
         return HeldBlocks(self.load, len(self.blocks.all))
+
+    def close(self) -> None:
+        """Close the archives, once training is over or has failed."""
+        self.readers.close()
 
     def load(self, block: int) -> Pixels:
         """Read a block."""
@@ -109,6 +120,29 @@ def _memory_bytes(data: DataConfig) -> int:
     return data.memory_mb * 10**6
 
 
+def _find_masks(shapes: LabelledShapes, found: Survey) -> list[bool]:
+    """Find for each source whether its labels are masks of 0 and 1."""
+    return [
+        bool(found.largest_labels[start:stop].max(initial=0) <= 1)
+        for start, stop in itertools.pairwise(shapes.starts)
+    ]
+
+
+def _warn_of_masks(shapes: LabelledShapes, found: Survey) -> None:
+    kinds: dict[str, bool] = {}
+    for source, is_mask in zip(shapes.sources, _find_masks(shapes, found), strict=True):
+        # A source may be one image with one nucleus: an archive is looked at whole.
+        path = str(source.path)
+        kinds[path] = kinds.get(path, True) and is_mask
+    if masks := [path for path, is_mask in kinds.items() if is_mask]:
+        logger.warning(
+            "the labels of %s are masks of 0 and 1: their connected components are "
+            "taken for nuclei, so that nuclei which touch are learnt, and counted, as "
+            "one; instance labels (1…n) would part them",
+            ", ".join(masks),
+        )
+
+
 def _find_scales(
     shapes: LabelledShapes, preprocess: PreprocessConfig, found: Survey
 ) -> NDArray[np.float64] | None:
@@ -130,19 +164,27 @@ def _find_scales(
     return np.clip(scales, 1 / _MOST_SCALE, _MOST_SCALE)
 
 
-def open_labelled(shapes: LabelledShapes, config: Config, run: TrainRun) -> Labelled:
+def open_labelled(
+    shapes: LabelledShapes,
+    config: Config,
+    run: TrainRun,
+    *,
+    must_stop: Callable[[], bool] = lambda: False,
+) -> Labelled:
     """Pass over the labelled images once, split them, and make them ready.
 
     What is found is kept in the run, and read back when the training goes on.
 
     Raises
     ------
+    StoppedError
+        `must_stop` said so during the pass.
     ArchiveError, ConfigError, RunError
         An image cannot be read or normalised, the split does not fit, or nothing is
         left to train on.
     """
     data = config.data
-    found = survey(shapes, config.preprocess, run.data)
+    found = survey(shapes, config.preprocess, run.data, must_stop)
     split = fix_split(
         run,
         shapes,
@@ -171,13 +213,8 @@ def open_labelled(shapes: LabelledShapes, config: Config, run: TrainRun) -> Labe
         )
         for images, is_random in ((split.training, True), (split.validation, False))
     )
-    if config.model.head != "mask" and found.largest_labels.max(initial=0) <= 1:
-        logger.warning(
-            "the labels of %s are masks of 0 and 1: their connected components are "
-            "taken for nuclei, so that nuclei which touch are learnt, and counted, as "
-            "one; instance labels (1…n) would part them",
-            shapes.path,
-        )
+    if config.model.head != "mask":
+        _warn_of_masks(shapes, found)
     logger.info(
         "%d images (%.0f MB with their labels) are %s",
         shapes.n_images,

@@ -53,26 +53,9 @@ def _make_sequence(order: BatchOrder, epoch: int) -> NDArray[np.intp]:
 
 
 def training_order(
-    n_images: int,
-    training: TrainingConfig,
-    n_replicas: int,
-    part: Part | None = None,
+    n_images: int, training: TrainingConfig, part: Part | None = None
 ) -> BatchOrder:
-    """Order the training crops; see :func:`usable_images` for several replicas."""
+    """Order the training crops: the same whatever the replicas, none left out."""
     return BatchOrder(
-        usable_images(n_images, n_replicas),
-        training.batch_size,
-        training.shuffle,
-        training.seed,
-        part,
+        n_images, training.batch_size, training.shuffle, training.seed, part
     )
-
-
-def usable_images(n_images: int, n_replicas: int) -> int:
-    """Count the images that every replica gets an equal share of.
-
-    A last batch that does not split evenly gives images unequal weight, and one with
-    fewer images than replicas crashes Keras; the rest, fewer than the replicas, is
-    left out.
-    """
-    return n_images - n_images % n_replicas

@@ -24,6 +24,7 @@ class Readers:
     _idle: "OrderedDict[tuple[Source, int], _Pair]" = field(default_factory=OrderedDict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _fingerprints: dict[Path, str] = field(default_factory=dict)
+    _is_closed: bool = False
 
     @contextlib.contextmanager
     def lend(self, source: Source) -> Iterator[_Pair]:
@@ -37,7 +38,7 @@ class Readers:
         with self._lock:
             # Several of one source may be idle.
             self._idle[source, id(pair)] = pair
-            surplus = len(self._idle) - _MOST_IDLE
+            surplus = len(self._idle) - (0 if self._is_closed else _MOST_IDLE)
             old = [self._idle.popitem(last=False)[1] for _ in range(surplus)]
         for pair in old:
             _close(pair)
@@ -69,8 +70,9 @@ class Readers:
         return self._fingerprints[path]
 
     def close(self) -> None:
-        """Close what is idle."""
+        """Close what is idle, and what threads that still read have when they end."""
         with self._lock:
+            self._is_closed = True
             old = list(self._idle.values())
             self._idle.clear()
         for pair in old:

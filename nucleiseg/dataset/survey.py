@@ -7,7 +7,7 @@ import contextlib
 import hashlib
 import logging
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from nucleiseg.dataset.readers import Readers
 from nucleiseg.dataset.sources import LabelledShapes, Source
 from nucleiseg.dataset.targets import median_diameter
 from nucleiseg.devices import available_cores
-from nucleiseg.errors import ArchiveError
+from nucleiseg.errors import ArchiveError, StoppedError
 from nucleiseg.preprocess import Range, RangeFinder, find_range
 from nucleiseg.progress import Progress
 from nucleiseg.runs import atomic_path, create_private
@@ -34,6 +34,8 @@ _LARGE_BYTES = 64 << 20
 _HASH_BYTES = 16
 _MIDDLE_PX = 4096
 _NAMES = ("ranges", "extremes", "hashes", "largest_labels", "diameters")
+_Check = Callable[[], None]
+
 _DAMAGE = (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile)
 
 
@@ -61,7 +63,10 @@ class Survey:
 
 
 def survey(
-    shapes: LabelledShapes, preprocess: PreprocessConfig, folder: Path
+    shapes: LabelledShapes,
+    preprocess: PreprocessConfig,
+    folder: Path,
+    must_stop: Callable[[], bool],
 ) -> Survey:
     """Pass over all images and labels once, or read what an earlier pass found.
 
@@ -71,9 +76,13 @@ def survey(
     preprocess : PreprocessConfig
     folder : Path
         Of the run, for what is found and for seek points; made where missing.
+    must_stop : callable
+        Asked again and again whether to stop.
 
     Raises
     ------
+    StoppedError
+        It was asked to stop. Seek points that are whole are kept.
     ArchiveError
         An image or label cannot be read or normalised, or no image has a nucleus.
     """
@@ -82,7 +91,15 @@ def survey(
     path = folder / f"survey-{_identify(shapes, preprocess)}.npz"
     found = _load(path, shapes.n_images)
     if found is None:
-        found = _survey_all(shapes, preprocess, folder)
+
+        def check() -> None:
+            if must_stop():
+                raise StoppedError(
+                    "stopped while passing over the images, as asked; the same "
+                    "command begins that anew"
+                )
+
+        found = _survey_all(shapes, preprocess, folder, check)
         with atomic_path(path) as temporary:
             np.savez(temporary, allow_pickle=False, **found)
     return Survey(
@@ -115,7 +132,7 @@ def _load(path: Path, n_images: int) -> dict[str, NDArray[Any]] | None:
 
 
 def _survey_all(
-    shapes: LabelledShapes, preprocess: PreprocessConfig, folder: Path
+    shapes: LabelledShapes, preprocess: PreprocessConfig, folder: Path, check: _Check
 ) -> dict[str, NDArray[Any]]:
     readers = Readers(folder)
     parts = []
@@ -124,8 +141,8 @@ def _survey_all(
         Progress(shapes.n_images, label="reading", unit="images") as progress,
     ):
         for source in shapes.sources:
-            _pass_members(source, readers)
-            parts.append(_survey_source(source, preprocess, readers, progress))
+            _pass_members(source, readers, check)
+            parts.append(_survey_source(source, preprocess, readers, progress, check))
     found = {name: np.concatenate([part[name] for part in parts]) for name in _NAMES}
     if not (found["largest_labels"] > 0).any():
         names = ", ".join(f"{one.path}:{one.masks.key}" for one in shapes.sources[:3])
@@ -136,7 +153,7 @@ def _survey_all(
     return found
 
 
-def _pass_members(source: Source, readers: Readers) -> None:
+def _pass_members(source: Source, readers: Readers, check: _Check) -> None:
     for key in (source.images.key, source.masks.key):
         if not needs_pass(source.path, key):
             continue
@@ -146,6 +163,7 @@ def _pass_members(source: Source, readers: Readers) -> None:
             folder=readers.index,
             fingerprint=readers.find_fingerprint(source.path),
             n_threads=available_cores(),
+            on_progress=lambda _: check(),
         )
         if note.damage is not None:
             raise ArchiveError(
@@ -159,6 +177,7 @@ def _survey_source(
     preprocess: PreprocessConfig,
     readers: Readers,
     progress: Progress,
+    check: _Check,
 ) -> dict[str, NDArray[Any]]:
     n_images = source.n_images
     found: dict[str, NDArray[Any]] = {
@@ -172,9 +191,10 @@ def _survey_source(
     is_large = source.image_bytes > _LARGE_BYTES
     with readers.lend(source) as (images, masks):
         for start in range(0, n_images, n_together):
+            check()
             stop = min(start + n_together, n_images)
             for index in range(start, stop) if is_large else ():
-                facts = _survey_large(images, masks, index, preprocess)
+                facts = _survey_large(images, masks, index, preprocess, check)
                 _note(found, index, facts)
             if not is_large:
                 blocks = images.read(start, stop), masks.read(start, stop)
@@ -225,22 +245,26 @@ def _survey_small(
 
 
 def _survey_large(
-    images: Reader, masks: Reader, index: int, preprocess: PreprocessConfig
+    images: Reader,
+    masks: Reader,
+    index: int,
+    preprocess: PreprocessConfig,
+    check: _Check,
 ) -> _Facts:
     """Survey an image in stretches of rows: the same facts in little memory."""
     digest = _start_digest(images.info.image_shape)
     finder = RangeFinder(images.info.dtype, preprocess)
     lows, highs = [], []
-    for part in _read_rows(images, index):
+    for part in _read_rows(images, index, check):
         finder.add(part)
         digest.update(_canonical(part))
         lows.append(float(part.min()))
         highs.append(float(part.max()))
     if finder.needs_second_pass:
         finder.second_pass()
-        for part in _read_rows(images, index):
+        for part in _read_rows(images, index, check):
             finder.add(part)
-    largest = max(float(part.max()) for part in _read_rows(masks, index))
+    largest = max(float(part.max()) for part in _read_rows(masks, index, check))
     extremes = min(lows), max(highs)
     middle = masks.read_region(index, *map(_find_middle, images.info.image_shape))
     diameter = median_diameter(middle)
@@ -262,10 +286,11 @@ def _canonical(pixels: NDArray[Any]) -> memoryview:
     return (pixels.astype(np.float32) + np.float32(0)).data.cast("B")
 
 
-def _read_rows(reader: Reader, index: int) -> Iterator[NDArray[Any]]:
+def _read_rows(reader: Reader, index: int, check: _Check) -> Iterator[NDArray[Any]]:
     height, width = reader.info.image_shape
     row_bytes = width * np.dtype(reader.info.dtype).itemsize
     n_rows = max(1, _BYTES_AT_ONCE // row_bytes)
     for start in range(0, height, n_rows):
+        check()
         stop = min(start + n_rows, height)
         yield reader.read_region(index, (start, stop), (0, width))

@@ -1,5 +1,6 @@
 """Building the U-Net."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -145,7 +146,11 @@ def describe(network: Any) -> str:
 
 
 def predict(
-    network: Any, images: NDArray[np.float32], *, batch_size: int
+    network: Any,
+    images: NDArray[np.float32],
+    *,
+    batch_size: int,
+    after_batch: Callable[[], None] | None = None,
 ) -> NDArray[np.float32]:
     """Predict images that fit into memory, as the notebook does (N8).
 
@@ -155,10 +160,22 @@ def predict(
     images : (N, H, W) float32 ndarray
         Normalised; H and W multiples of 16.
     batch_size : int
+    after_batch : callable, optional
+        Called after each batch; what it raises ends the prediction.
 
     Returns
     -------
     (N, H, W, C) float32 ndarray, in [0, 1]
     """
-    output = network.predict(images[..., np.newaxis], batch_size=batch_size, verbose=0)
+    import keras
+
+    callbacks = []
+    if after_batch is not None:
+        callback = keras.callbacks.LambdaCallback(
+            on_predict_batch_end=lambda batch, logs: after_batch()
+        )
+        callbacks.append(callback)
+    output = network.predict(
+        images[..., np.newaxis], batch_size=batch_size, callbacks=callbacks, verbose=0
+    )
     return np.asarray(output, dtype=np.float32)

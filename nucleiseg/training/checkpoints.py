@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from nucleiseg.bundle import file_sha256
 from nucleiseg.errors import RunError
 from nucleiseg.runs import TrainRun, atomic_folder, remove_temporaries
+from nucleiseg.training.circumstances import Circumstances
 from nucleiseg.training.history import History
 
 logger = logging.getLogger(__name__)
@@ -32,18 +33,6 @@ _FORMAT = 1
 _INFO = "checkpoint.json"
 
 Arrays = list[NDArray[Any]]
-
-
-@dataclass(frozen=True)
-class Circumstances:
-    """What the bits of a training depend on, beside configuration and data."""
-
-    replicas: int
-    device: str
-    precision: str
-    threads: int
-    tensorflow: str
-    keras: str
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 import logging
 
 from nucleiseg.config import Config, load_config
-from nucleiseg.dataset import LabelledShapes
+from nucleiseg.dataset import LabelledShapes, refuse_edited_split
 from nucleiseg.errors import RunError
 from nucleiseg.provenance import describe_environment, timestamp
 from nucleiseg.runs import (
@@ -69,6 +69,7 @@ def claim(run: TrainRun, config: Config, shapes: LabelledShapes) -> None:
                 f"{shapes.path} has changed since training {run.root} began; use "
                 "another --run for the new data"
             )
+        refuse_edited_split(run, config.data)
         logger.info("going on with %s", run.root)
     create_private(run.root)
     create_private(run.checkpoints)

@@ -1,9 +1,62 @@
 """Batches on their way to the replicas: weighted, filled up, shared and prefetched."""
 
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
+from nucleiseg.config import Config
+from nucleiseg.dataset import BatchOrder, Labelled, make_batches
 from nucleiseg.devices import import_tensorflow
 from nucleiseg.training.replicas import Replicas
+
+
+@dataclass(frozen=True)
+class Feeds:
+    """Where batches come from: iterators over those from a step on."""
+
+    order: BatchOrder
+    """Of the training images."""
+    training: Callable[[int], Iterator[Any]]
+    """Given the number of the next step."""
+    validation: Callable[[], Iterator[Any]]
+
+
+def make_feeds(
+    config: Config, replicas: Replicas, labelled: Labelled, order: BatchOrder
+) -> Feeds:
+    """Make the feeds of a training; `order` is that of its training crops."""
+    training = config.training
+    check = BatchOrder(
+        labelled.validation.n_crops, training.batch_size, shuffle=False, seed=0
+    )
+
+    def make(batches: Any) -> Iterator[Any]:
+        size = training.batch_size
+        return iter(feed(batches, replicas, batch_size=size, must_fill=training.xla))
+
+    total = training.epochs * order.n_batches
+    return Feeds(
+        order,
+        training=lambda step: make(
+            make_batches(
+                labelled,
+                labelled.training,
+                order,
+                first_batch=step,
+                n_batches=total - step,
+                augmentation=config.augmentation,
+            )
+        ),
+        validation=lambda: make(
+            make_batches(
+                labelled,
+                labelled.validation,
+                check,
+                first_batch=0,
+                n_batches=check.n_batches,
+            )
+        ),
+    )
 
 
 def feed(batches: Any, replicas: Replicas, *, batch_size: int, must_fill: bool) -> Any:

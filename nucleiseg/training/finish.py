@@ -1,7 +1,7 @@
 """From the last training state to a model bundle with scores and plots."""
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from numpy.typing import NDArray
@@ -23,6 +23,7 @@ def finish(
     config: Config,
     last: Checkpoint,
     labelled: Labelled,
+    must_stop: Callable[[], bool],
 ) -> dict[str, Any]:
     """Write bundle and plots; score the bundle's network on the validation images.
 
@@ -33,16 +34,23 @@ def finish(
     last : Checkpoint
         After the last epoch.
     labelled : Labelled
+    must_stop : callable
+        Asked between batches whether to leave: nothing is written then.
 
     Returns
     -------
     dict
         Scores, as the bundle keeps them.
+
+    Raises
+    ------
+    StoppedError
+        `must_stop` said so.
     """
     history = last.history
     weights = last.best if config.training.keep == "best" else _last(config, last)
     scores = {
-        "validation": score_counts(config, weights, labelled),
+        "validation": score_counts(config, weights, labelled, must_stop),
         "history": history.rows[-1],
         "best_epoch": history.best_epoch,
     }

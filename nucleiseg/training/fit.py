@@ -1,47 +1,42 @@
 """A training from its configuration to its model bundle, resumable in between."""
 
+import contextlib
 import logging
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from nucleiseg.bundle import read_bundle
 from nucleiseg.config import Config
 from nucleiseg.dataset import (
-    BatchOrder,
     Labelled,
     inspect_labelled,
-    make_batches,
     open_labelled,
     split_images,
     training_order,
 )
-from nucleiseg.devices import (
-    available_cores,
-    explain_exhaustion,
-    find_precision,
-    import_tensorflow,
-)
-from nucleiseg.errors import BundleError, RunError
+from nucleiseg.devices import explain_exhaustion
+from nucleiseg.errors import BundleError
 from nucleiseg.model import build_unet, describe
 from nucleiseg.runs import TrainRun, write_text
 from nucleiseg.training.checkpoints import (
     Arrays,
     Checkpoint,
-    Circumstances,
     load_newest,
 )
+from nucleiseg.training.circumstances import compare_circumstances, find_circumstances
 from nucleiseg.training.claim import claim
-from nucleiseg.training.feeding import feed
+from nucleiseg.training.events import Events
+from nucleiseg.training.feeding import make_feeds
 from nucleiseg.training.finish import finish, write_so_far
 from nucleiseg.training.history import History, read_history
-from nucleiseg.training.loop import Feeds, Loop
-from nucleiseg.training.replicas import Replicas, find_replicas
+from nucleiseg.training.loop import Loop
+from nucleiseg.training.numerics import choose_device
+from nucleiseg.training.replicas import find_replicas
 from nucleiseg.training.samples import save_samples
 from nucleiseg.training.steps import Machine
-from nucleiseg.training.watching import refuse_missing_tensorboard
 
 logger = logging.getLogger(__name__)
 
@@ -83,10 +78,6 @@ def preview(config: Config) -> Preview:
     )
 
 
-def _never() -> bool:
-    return False
-
-
 def prepare_run(config: Config, folder: Path) -> TrainRun:
     """Check data and configuration, and make the run directory; train nothing.
 
@@ -103,7 +94,7 @@ def prepare_run(config: Config, folder: Path) -> TrainRun:
 
 
 def train(
-    config: Config, folder: Path, *, must_stop: Callable[[], bool] = _never
+    config: Config, folder: Path, *, must_stop: Callable[[], bool] = lambda: False
 ) -> TrainResult:
     """Train a U-Net, or go on where an earlier call was interrupted.
 
@@ -114,7 +105,8 @@ def train(
     folder : Path
         The run directory; the model bundle is its subfolder `model`.
     must_stop : callable
-        Asked after each step whether to stop, to be gone on with later.
+        Asked after each step, and now and then before and after all steps, whether to
+        stop, to be gone on with later.
 
     Raises
     ------
@@ -123,8 +115,6 @@ def train(
     ConfigError, ArchiveError, RunError
         Before any work, when something does not fit.
     """
-    if config.training.tensorboard:
-        refuse_missing_tensorboard()
     shapes = inspect_labelled(config.data)
     run = TrainRun(folder)
     claim(run, config, shapes)
@@ -136,9 +126,10 @@ def train(
     if finished := _read_finished(run, config, history):
         return finished
     start_s = time.monotonic()
-    labelled = open_labelled(shapes, config, run)
-    last = _run_epochs(run, config, labelled, checkpoint, must_stop)
-    scores = finish(run, config, last, labelled)
+    labelled = open_labelled(shapes, config, run, must_stop=must_stop)
+    with contextlib.closing(labelled):
+        last = _run_epochs(run, config, labelled, checkpoint, must_stop)
+        scores = finish(run, config, last, labelled, must_stop)
     logger.info(
         "model bundle %s after %.0f s", run.bundle.root, time.monotonic() - start_s
     )
@@ -176,17 +167,24 @@ def _run_epochs(
     if checkpoint is not None and checkpoint.history.is_over(
         training.epochs, training.early_stopping_epochs
     ):
+        # Left is to score the model, where it was trained.
+        choose_device(training.device)
+        if training.tensorboard:
+            # A kill may have come between the last checkpoint and its events.
+            events = Events(run)
+            events.begin(checkpoint.history)
+            events.close()
         return checkpoint
     replicas = find_replicas(
         training.replicas,
         batch_size=training.batch_size,
         wanted_device=training.device,
     )
-    circumstances = _find_circumstances(config, replicas)
-    _compare(checkpoint, circumstances, run)
-    # Whatever the replicas: the same batches, and no image is left out.
+    circumstances = find_circumstances(config, replicas)
+    if checkpoint is not None:
+        compare_circumstances(checkpoint.circumstances, circumstances, run)
     part = labelled.training
-    order = training_order(part.n_crops, training, n_replicas=1, part=part)
+    order = training_order(part.n_crops, training, part)
     logger.info(
         "training on %d images, validating on %d, %d x %s, computing in %s",
         order.n_images,
@@ -214,98 +212,9 @@ def _run_epochs(
                 checkpoint.history.epochs,
                 training.epochs,
             )
-        feeds = _make_feeds(config, replicas, labelled, order)
+        feeds = make_feeds(config, replicas, labelled, order)
         loop = Loop(run, training, machine, feeds, circumstances, checkpoint, so_far)
         return loop.run(must_stop)
-
-
-def _find_circumstances(config: Config, replicas: Replicas) -> Circumstances:
-    tensorflow = import_tensorflow()
-    import keras
-
-    threads = tensorflow.config.threading.get_intra_op_parallelism_threads()
-    return Circumstances(
-        replicas=replicas.count,
-        device=replicas.device,
-        precision=find_precision(config.training.precision, replicas.device),
-        threads=threads or available_cores(),
-        tensorflow=tensorflow.__version__,
-        keras=keras.__version__,
-    )
-
-
-def _compare(
-    checkpoint: Checkpoint | None, circumstances: Circumstances, run: TrainRun
-) -> None:
-    """Say what makes a training that goes on differ from an undisturbed one.
-
-    Raises
-    ------
-    RunError
-        It would go on in another precision.
-    """
-    if checkpoint is None:
-        return
-    before, now = asdict(checkpoint.circumstances), asdict(circumstances)
-    if before["precision"] != now["precision"]:
-        raise RunError(
-            f"{run.root} was trained in {before['precision']} so far, and this machine "
-            f"would go on in {now['precision']}; set training.precision="
-            f"{before['precision']} or use another --run"
-        )
-    changes = [
-        f"{name} were {before[name]} and are now {value}"
-        if name in ("replicas", "threads")
-        else f"{name} was {before[name]} and is now {value}"
-        for name, value in now.items()
-        if before[name] != value
-    ]
-    if changes:
-        logger.warning(
-            "going on under other circumstances: %s; the result is as good, but no "
-            "longer bit for bit that of an undisturbed training",
-            "; ".join(changes),
-        )
-
-
-def _make_feeds(
-    config: Config,
-    replicas: Replicas,
-    labelled: Labelled,
-    order: BatchOrder,
-) -> Feeds:
-    training = config.training
-    check = BatchOrder(
-        labelled.validation.n_crops, training.batch_size, shuffle=False, seed=0
-    )
-
-    def make(batches: Any) -> Iterator[Any]:
-        size = training.batch_size
-        return iter(feed(batches, replicas, batch_size=size, must_fill=training.xla))
-
-    total = training.epochs * order.n_batches
-    return Feeds(
-        order,
-        training=lambda step: make(
-            make_batches(
-                labelled,
-                labelled.training,
-                order,
-                first_batch=step,
-                n_batches=total - step,
-                augmentation=config.augmentation,
-            )
-        ),
-        validation=lambda: make(
-            make_batches(
-                labelled,
-                labelled.validation,
-                check,
-                first_batch=0,
-                n_batches=check.n_batches,
-            )
-        ),
-    )
 
 
 class _BundleSoFar:

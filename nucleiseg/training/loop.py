@@ -5,23 +5,22 @@ import errno
 import logging
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nucleiseg.config import TrainingConfig
-from nucleiseg.dataset import BatchOrder
 from nucleiseg.errors import RunError, StoppedError
 from nucleiseg.runs import TrainRun, write_text
 from nucleiseg.training.checkpoints import (
     Arrays,
     Checkpoint,
-    Circumstances,
     list_checkpoints,
     save_checkpoint,
 )
+from nucleiseg.training.circumstances import Circumstances
+from nucleiseg.training.feeding import Feeds
 from nucleiseg.training.history import History
 from nucleiseg.training.steps import Machine, Sums
 from nucleiseg.training.watching import Watch
@@ -29,17 +28,6 @@ from nucleiseg.training.watching import Watch
 logger = logging.getLogger(__name__)
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
-
-
-@dataclass(frozen=True)
-class Feeds:
-    """Where batches come from: iterators over those from a step on."""
-
-    order: BatchOrder
-    """Of the training images."""
-    training: Callable[[int], Iterator[Any]]
-    """Given the number of the next step."""
-    validation: Callable[[], Iterator[Any]]
 
 
 class Loop:

@@ -5,8 +5,9 @@ import logging
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from nucleiseg.devices import find_device, import_tensorflow, n_gpus
+from nucleiseg.devices import import_tensorflow, n_gpus
 from nucleiseg.errors import ConfigError
+from nucleiseg.training.numerics import choose_device
 
 logger = logging.getLogger(__name__)
 
@@ -51,11 +52,8 @@ def find_replicas(
     ConfigError
         Fewer GPUs than asked for, or a batch that cannot be shared evenly.
     """
-    device = find_device(wanted_device, setting="training.device")
+    device = choose_device(wanted_device)
     gpus = n_gpus() if device == "gpu" else 0
-    if device == "cpu":
-        # A network would be placed on a GPU that is there.
-        import_tensorflow().config.set_visible_devices([], "GPU")
     count = wanted or _largest_divisor(batch_size, at_most=gpus or 1)
     if wanted is None and count < gpus:
         logger.info(

@@ -14,6 +14,7 @@ from nucleiseg.dataset import N_CHANNELS
 from nucleiseg.devices import import_tensorflow
 from nucleiseg.errors import ConfigError, RunError
 from nucleiseg.model import build_unet, image_accuracies, image_losses, set_weights
+from nucleiseg.training.numerics import settle_numerics
 from nucleiseg.training.optimizers import make_optimizer
 from nucleiseg.training.replicas import Replicas
 
@@ -66,6 +67,9 @@ class Machine:
         image_shape: tuple[int, int],
         n_steps: int,
     ) -> None:
+        import_tensorflow()
+        import keras
+
         training = config.training
         if training.xla and replicas.count > 1:
             raise ConfigError(
@@ -77,7 +81,8 @@ class Machine:
         self._replicas = replicas
         self._decay = training.ema_decay
         self._is_scaled = precision == "float16"
-        _prepare_tensorflow(training.seed, precision, training.deterministic)
+        settle_numerics(precision, deterministic=training.deterministic)
+        keras.utils.set_random_seed(training.seed)
         with replicas.scope():
             self.network = build_unet(
                 config.model, precision=precision, image_shape=image_shape
@@ -254,18 +259,6 @@ class Machine:
                 n_images,
             ]
         )
-
-
-def _prepare_tensorflow(seed: int, precision: str, deterministic: bool) -> None:
-    tensorflow = import_tensorflow()
-    import keras
-
-    if precision == "float32":
-        # Ampere and later GPUs would round to 10 bits and call it float32.
-        tensorflow.config.experimental.enable_tensor_float_32_execution(False)
-    if deterministic:
-        tensorflow.config.experimental.enable_op_determinism()
-    keras.utils.set_random_seed(seed)
 
 
 def _add(values: Any, figures: Any) -> Any:

@@ -2,14 +2,12 @@
 
 import logging
 import time
-from typing import Any
 
-from nucleiseg.devices import import_tensorflow
-from nucleiseg.errors import NucleisegError
 from nucleiseg.progress import Progress
 from nucleiseg.provenance import timestamp
 from nucleiseg.report import save_history
 from nucleiseg.runs import TrainRun, write_text
+from nucleiseg.training.events import Events
 from nucleiseg.training.history import HISTORY_COLUMNS, History
 
 logger = logging.getLogger(__name__)
@@ -48,7 +46,7 @@ class Watch:
         self.progress = Progress(
             n_epochs * n_images, label="training", unit="images", done=done
         )
-        self._events = _open_events(run) if wants_tensorboard else None
+        self._events = Events(run) if wants_tensorboard else None
         self._looked_s = self._epoch_s = time.monotonic()
         self._plotted_s = float("-inf")
         self._n_images = 0
@@ -99,7 +97,7 @@ class Watch:
             f"{validation_s:.3f},{checkpoint_s:.3f}\n"
         )
         if self._events is not None:
-            self._write_events(self._events, {**row, "images_per_s": rate}, epoch)
+            self._events.add(history)
         if time.monotonic() - self._plotted_s >= _PLOT_S:
             save_history(self._run.root, history.columns())
             self._plotted_s = time.monotonic()
@@ -111,46 +109,8 @@ class Watch:
         before = path.read_text(encoding="utf-8") if path.exists() else _RATES_HEADER
         write_text(path, before + line)
 
-    def _write_events(self, events: Any, figures: dict[str, float], epoch: int) -> None:
-        summary = import_tensorflow().summary
-        with events.as_default():
-            for name, value in figures.items():
-                if name != "epoch":
-                    summary.scalar(name, value, step=epoch)
-        events.flush()
-
     def close(self) -> None:
         """End the bar, and the events."""
         self.progress.__exit__(None, None, None)
         if self._events is not None:
             self._events.close()
-
-
-def _open_events(run: TrainRun) -> Any:
-    """Open a file of events beside those of earlier processes.
-
-    Raises
-    ------
-    NucleisegError
-        TensorBoard is not installed.
-    """
-    refuse_missing_tensorboard()
-    summary = import_tensorflow().summary
-    return summary.create_file_writer(str(run.tensorboard))
-
-
-def refuse_missing_tensorboard() -> None:
-    """Refuse where TensorBoard is not installed, without which nothing is written.
-
-    Raises
-    ------
-    NucleisegError
-        The message has the command.
-    """
-    import importlib.util
-
-    if importlib.util.find_spec("tensorboard") is None:
-        raise NucleisegError(
-            "training.tensorboard is set, but TensorBoard is not installed; run pip "
-            "install 'nucleiseg[tensorboard]', or set training.tensorboard=false"
-        )
