@@ -50,9 +50,7 @@ def _print_confidence(crossed: Crossed, calibration: Calibration | None) -> None
             before, now = getattr(crossed.plain, key), getattr(crossed.calibrated, key)
             print(f"  {name:20}{before:>8.3f}{now:>8.3f}")
     low, high = calibration.shares[0], calibration.shares[-1]
-    known = ""
+    print(f"{'of a nucleus, from':22}{low:>8.2f}{high:>8.2f}")
     if calibration.diameters_px is not None:
-        known = "; nuclei of {:.0f} to {:.0f} px are known".format(
-            *calibration.diameters_px
-        )
-    print(f"calibration       {low:.2f} to {high:.2f} of the nuclei are right{known}")
+        low_px, high_px = calibration.diameters_px
+        print(f"{'known diameters, px':22}{low_px:>8.1f}{high_px:>8.1f}")
