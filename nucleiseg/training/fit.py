@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from nucleiseg.bundle import read_bundle
-from nucleiseg.config import Config
+from nucleiseg.config import Config, refuse_unseeded
 from nucleiseg.dataset import (
     BatchOrder,
     Labelled,
+    LabelledShapes,
     inspect_labelled,
     make_batches,
     open_labelled,
@@ -71,7 +72,7 @@ class TrainResult:
 
 def preview(config: Config) -> Preview:
     """Build the network and split the data, and train nothing."""
-    shapes = inspect_labelled(config.data)
+    shapes = _inspect(config)
     split = split_images(shapes, config.data)
     with explain_exhaustion():
         network = build_unet(config.model, image_shape=shapes.image_shape)
@@ -81,6 +82,12 @@ def preview(config: Config) -> Preview:
         split.training.size,
         split.validation.size,
     )
+
+
+def _inspect(config: Config) -> LabelledShapes:
+    """Look at the data, once the settings fit each other."""
+    refuse_unseeded(config.instances, config.model)
+    return inspect_labelled(config.data)
 
 
 def _never() -> bool:
@@ -95,7 +102,7 @@ def prepare_run(config: Config, folder: Path) -> TrainRun:
     ConfigError, ArchiveError, RunError
         Something does not fit, or the directory holds another training.
     """
-    shapes = inspect_labelled(config.data)
+    shapes = _inspect(config)
     split_images(shapes, config.data)
     run = TrainRun(folder)
     claim(run, config, shapes)
@@ -125,7 +132,7 @@ def train(
     """
     if config.training.tensorboard:
         refuse_missing_tensorboard()
-    shapes = inspect_labelled(config.data)
+    shapes = _inspect(config)
     run = TrainRun(folder)
     claim(run, config, shapes)
     checkpoint = load_newest(run)
