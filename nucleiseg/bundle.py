@@ -16,6 +16,7 @@ from nucleiseg.config import (
     InstancesConfig,
     ModelConfig,
     PreprocessConfig,
+    refuse_unseeded,
 )
 from nucleiseg.errors import BundleError, NucleisegError
 from nucleiseg.quality import Calibration
@@ -261,6 +262,8 @@ def resolve_for_counting(config: Config, info: BundleInfo) -> Config:
     BundleError
         The configuration wants another normalisation than the bundle's, or scaling by
         a diameter that the bundle does not have.
+    ConfigError
+        It wants a watershed, and the network gives no marker map.
     """
     kept = info.preprocess.model_dump(mode="json")
     for key, value in config.explicit("preprocess").items():
@@ -283,6 +286,7 @@ def resolve_for_counting(config: Config, info: BundleInfo) -> Config:
             info.paths.root,
         )
     instances = info.instances.model_copy(update=config.explicit("instances"))
+    refuse_unseeded(instances, info.model)
     return config.model_copy(
         update={
             "preprocess": info.preprocess,

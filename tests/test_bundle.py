@@ -7,7 +7,7 @@ import pytest
 from nucleiseg import __version__
 from nucleiseg.bundle import file_sha256, read_bundle, resolve_for_counting
 from nucleiseg.config import Config
-from nucleiseg.errors import BundleError
+from nucleiseg.errors import BundleError, ConfigError
 from nucleiseg.quality import Calibration
 from nucleiseg.runs import Bundle
 
@@ -249,6 +249,19 @@ class TestResolveForCounting:
             model={"base_filters": 8},
         )
         assert config.preprocess == TRAINED.preprocess
+
+    def test_watershed_without_a_marker_map_is_refused(self, make_bundle):
+        mask = Config.model_validate({"model": {"head": "mask"}})
+        wanted = Config.model_validate({"instances": {"method": "watershed"}})
+        with pytest.raises(ConfigError, match=r"watershed, .* \(model.head mask\)"):
+            resolve_for_counting(wanted, make_bundle(mask))
+        for method in ("auto", "components"):
+            config = Config.model_validate({"instances": {"method": method}})
+            assert resolve_for_counting(config, make_bundle(mask))
+        # What the configuration says of the network does not matter: the bundle's does.
+        other = Config.model_validate({**wanted.model_dump(), "model": mask.model})
+        found = resolve_for_counting(other, make_bundle(Config()))
+        assert found.instances.method == "watershed"
 
     def test_resolved_one_resolves_to_itself(self, make_bundle):
         # A run's own config.yaml, where every value is explicit, may be used again.

@@ -16,7 +16,7 @@ import pytest
 from nucleiseg import __version__
 from nucleiseg.cli import main
 from nucleiseg.cli.parser import make_parser
-from nucleiseg.config import load_config
+from nucleiseg.config import Config, load_config
 from nucleiseg.errors import NucleisegError
 from tests.conftest import run_nucleiseg
 
@@ -474,6 +474,21 @@ def test_a_dry_run_of_count_names_model_settings_and_shards(call, count, archive
     assert re.search(r"\ncounting +watershed above 0.25, at least 0 px\n", out)
     assert re.search(r"\ndataset +good.npz:X +3 images of 32x32, 2 shards\n", out)
     assert out.endswith("in all     3 images, 2 shards\n")
+
+
+def test_a_watershed_that_nothing_seeds_is_refused_before_any_work(
+    refused, make_bundle, archive, training_archive, tmp_path
+):
+    mask = make_bundle(Config.model_validate({"model": {"head": "mask"}}))
+    asked = ["--set", "instances.method=watershed", "--run", tmp_path / "run"]
+    for command in ("count", "segment"):
+        line = refused(command, archive, "--model", mask.paths.root, *asked)
+        assert "instances.method is watershed, and the network gives no marker" in line
+    assert not (tmp_path / "run").exists()
+    config = tmp_path / "c.yaml"
+    config.write_text(f"data: {{archive: {training_archive}}}\nmodel: {{head: mask}}")
+    assert "set instances.method=auto" in refused("train", config, *asked)
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["logs"]
 
 
 def test_a_dataset_named_twice_is_counted_once(call, count, archive):

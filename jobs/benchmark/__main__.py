@@ -10,6 +10,7 @@ from jobs.benchmark import cluster_options
 # Each is a module of this package, imported only when it is asked for, with
 # `add_arguments(parser)` and `run(options)`, which returns the exit status.
 _BENCHMARKS = {
+    "agreement": "the same images whole, in tiles, in other dtypes and by segment",
     "count": "images a second beside the notebook's way and the bare network",
     "cluster": "what coordinating costs: shards that hold no work",
     "flags": "how often flags are raised, on real images as they are and spoilt",
@@ -20,6 +21,7 @@ _BENCHMARKS = {
     "precision": "counts in one precision against those in another",
     "resume": "kill trainings at random instants, and compare what they end with",
     "scale": "images a second of one worker and of several",
+    "scales": "counts and AP of images reduced and enlarged, rescaled or not",
     "read": "np.load, the pass over a member, a seek, and reading forwards",
     "train": "images a second beside model.fit and the bare compiled step",
     "storm": "interrupt counts on a real SLURM at random, and compare their tables",

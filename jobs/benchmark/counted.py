@@ -51,6 +51,11 @@ class Counted:
         """Core milliseconds an image, by stage."""
         return {name: float(ms) for name, ms in self.stages["core_ms"].items()}
 
+    @property
+    def scales(self) -> list[dict[str, Any]]:
+        """By how much images were enlarged, by groups of datasets."""
+        return list(read_json(self.run.manifest).get("scales", []))
+
     def counts(self) -> "pd.Series[int]":
         """Nuclei of each image, missing where it failed."""
         table = pd.read_csv(self.run.table("csv"), dtype={"count": "Int64"})
@@ -93,19 +98,20 @@ class Counted:
 
 
 def count(
-    archive: Path | str,
+    archive: Path | str | Sequence[str],
     model: Path,
     root: Path,
     settings: Sequence[str] = (),
     *,
     n_workers: int = 1,
     n_cores: int | None = None,
+    labels: bool = False,
 ) -> Counted:
-    """Count an archive into a new run directory with the command line.
+    """Count an archive, or several, into a new run directory with the command line.
 
     Parameters
     ----------
-    archive : Path or str
+    archive : Path or str, or sequence of str
         `ARCHIVE` or `ARCHIVE:KEY`.
     model : Path
     root : Path
@@ -115,6 +121,8 @@ def count(
     n_workers : int
     n_cores : int, optional
         Cores of the whole command; None: all.
+    labels : bool
+        Whether label images are made, too, as `segment` does.
 
     Raises
     ------
@@ -126,8 +134,10 @@ def count(
             f"{root} is there, and a run that goes on measures nothing; use another "
             "--folder"
         )
-    command: list[object] = [*pin(n_cores), sys.executable, "-m", "nucleiseg", "count"]
-    command += [archive, "--model", model, "--run", root, "--workers", n_workers]
+    inputs = [archive] if isinstance(archive, Path | str) else archive
+    command: list[object] = [*pin(n_cores), sys.executable, "-m", "nucleiseg"]
+    command += ["segment" if labels else "count", *inputs]
+    command += ["--model", model, "--run", root, "--workers", n_workers]
     for setting in settings:
         command += ["--set", setting]
     ran = run_apart(command)

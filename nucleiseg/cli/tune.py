@@ -4,7 +4,8 @@ import argparse
 
 from nucleiseg.cli.exit_status import DONE
 from nucleiseg.config import load_config
-from nucleiseg.tuning import tune
+from nucleiseg.quality import Calibration
+from nucleiseg.tuning import Crossed, tune
 
 
 def run(options: argparse.Namespace) -> int:
@@ -26,7 +27,30 @@ def run(options: argparse.Namespace) -> int:
         f"bias {100 * choice.bias:+.1f} %"
     )
     print("each half of the images with what the other half chose:")
-    for name, one in tuned.scores.items():
+    for name, one in tuned.crossed.scores.items():
         print(f"  {name:18}{one.value:+8.3f}  [{one.low:+.3f}, {one.high:+.3f}]")
+    _print_confidence(tuned.crossed, tuned.bundle.calibration)
     print(f"model     {tuned.bundle.title}")
     return DONE
+
+
+def _print_confidence(crossed: Crossed, calibration: Calibration | None) -> None:
+    """Say how far the confidence holds, and what the calibration is."""
+    if calibration is None:
+        print("confidence        not calibrated: no nuclei were found")
+        return
+    if crossed.plain is not None and crossed.calibrated is not None:
+        rows = (
+            ("calibration error", "expected_calibration_error"),
+            ("Brier score", "brier"),
+            ("error by image", "image_error"),
+        )
+        print(f"{'confidence, likewise':22}{'before':>8}{'now':>8}")
+        for name, key in rows:
+            before, now = getattr(crossed.plain, key), getattr(crossed.calibrated, key)
+            print(f"  {name:20}{before:>8.3f}{now:>8.3f}")
+    low, high = calibration.shares[0], calibration.shares[-1]
+    print(f"{'of a nucleus, from':22}{low:>8.2f}{high:>8.2f}")
+    if calibration.diameters_px is not None:
+        low_px, high_px = calibration.diameters_px
+        print(f"{'known diameters, px':22}{low_px:>8.1f}{high_px:>8.1f}")

@@ -7,6 +7,7 @@ directory.
 """
 
 from nucleiseg.config.data import AugmentationConfig, DataConfig, LabelledArchive
+from nucleiseg.config.methods import refuse_unseeded
 from nucleiseg.config.reading import load_config
 from nucleiseg.config.schema import (
     ClusterConfig,
@@ -38,4 +39,5 @@ __all__ = [
     "TableConfig",
     "TrainingConfig",
     "load_config",
+    "refuse_unseeded",
 ]

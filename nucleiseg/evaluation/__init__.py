@@ -19,12 +19,13 @@ from nucleiseg.evaluation.calibrating import (
 from nucleiseg.evaluation.labels import LabelDataset, open_labels, read_pieces
 from nucleiseg.evaluation.results import DatasetScores, Evaluation
 from nucleiseg.evaluation.scoring import evaluate
-from nucleiseg.evaluation.thresholds import Choice, Table, measure_found
+from nucleiseg.evaluation.thresholds import Choice, Found, Table, measure_found
 
 __all__ = [
     "Choice",
     "DatasetScores",
     "Evaluation",
+    "Found",
     "LabelDataset",
     "Reliability",
     "ReliabilityBin",

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from nucleiseg.bundle import read_bundle
-from nucleiseg.config import Config
+from nucleiseg.config import Config, refuse_unseeded
 from nucleiseg.dataset import (
     Labelled,
+    LabelledShapes,
     inspect_labelled,
     open_labelled,
     split_images,
@@ -66,7 +67,7 @@ class TrainResult:
 
 def preview(config: Config) -> Preview:
     """Build the network and split the data, and train nothing."""
-    shapes = inspect_labelled(config.data)
+    shapes = _inspect(config)
     split = split_images(shapes, config.data)
     with explain_exhaustion():
         network = build_unet(config.model, image_shape=shapes.image_shape)
@@ -78,6 +79,12 @@ def preview(config: Config) -> Preview:
     )
 
 
+def _inspect(config: Config) -> LabelledShapes:
+    """Look at the data, once the settings fit each other."""
+    refuse_unseeded(config.instances, config.model)
+    return inspect_labelled(config.data)
+
+
 def prepare_run(config: Config, folder: Path) -> TrainRun:
     """Check data and configuration, and make the run directory; train nothing.
 
@@ -86,7 +93,7 @@ def prepare_run(config: Config, folder: Path) -> TrainRun:
     ConfigError, ArchiveError, RunError
         Something does not fit, or the directory holds another training.
     """
-    shapes = inspect_labelled(config.data)
+    shapes = _inspect(config)
     split_images(shapes, config.data)
     run = TrainRun(folder)
     claim(run, config, shapes)
@@ -115,7 +122,7 @@ def train(
     ConfigError, ArchiveError, RunError
         Before any work, when something does not fit.
     """
-    shapes = inspect_labelled(config.data)
+    shapes = _inspect(config)
     run = TrainRun(folder)
     claim(run, config, shapes)
     checkpoint = load_newest(run)

@@ -1,5 +1,7 @@
-"""Thresholds of a model bundle, chosen on labelled images."""
+"""Thresholds and calibration of a model bundle, found on labelled images."""
 
+from nucleiseg.tuning.confidence import Trust
+from nucleiseg.tuning.crossing import Crossed
 from nucleiseg.tuning.tune import Tuned, tune
 
-__all__ = ["Tuned", "tune"]
+__all__ = ["Crossed", "Trust", "Tuned", "tune"]
