@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,9 +12,10 @@ import h5py
 import numpy as np
 import pytest
 
-from jobs.benchmark import archives, maps, measuring
+from jobs.benchmark import agreement, archives, maps, measuring, scales
 from jobs.benchmark.__main__ import main
 from jobs.benchmark.cluster_options import OPTIONS, add_arguments
+from jobs.benchmark.spoiling import Field
 from jobs.benchmark.submission import BenchmarkJob, make_batch
 from nucleiseg import synthetic
 from nucleiseg.cluster import make_sbatch_text
@@ -105,6 +107,73 @@ class TestMaps:
         kind, found = maps.find_labels(128, 3)
         assert kind == "real"
         np.testing.assert_array_equal(found, labels[:3])
+
+
+class TestAgreement:
+    def test_by_hand(self):
+        # A failed image is as different as any other, and has no nuclei.
+        reference = np.array([0, 10, 20, 4])
+        row = agreement.compare(np.array([0, 11, 18, -1]), reference, [2.0])
+        assert (row["images"], row["nuclei"], row["equal"]) == (4, 29, 0.25)
+        assert row["mean_difference"] == pytest.approx((1 / 10 + 2 / 20 + 5 / 4) / 4)
+        assert (row["largest_difference"], row["different"]) == (5, [1, 2, 3])
+
+    @pytest.mark.parametrize(
+        ("dtype", "names"),
+        [
+            ("uint8", ["as stored", "uint16 x 257", "float32", "float32 to 1"]),
+            ("uint16", ["as stored", "float32", "float32 to 1"]),
+            ("float32", ["as stored"]),
+        ],
+    )
+    def test_versions_hold_the_same_in_other_units(self, dtype, names):
+        versions = agreement.list_versions({np.dtype(dtype)})
+        assert [*versions] == names
+        images = np.array([[[0, 7, 255]]], dtype)
+        for name, convert in versions.items():
+            found = convert(images).astype(np.float64)
+            np.testing.assert_allclose(found / found.max(), images / 255, atol=1e-7)
+            assert name == "as stored" or convert(images).dtype != images.dtype
+
+    def test_named_datasets_are_read_up_to_the_limit(self, tmp_path):
+        with h5py.File(tmp_path / "a.h5", "w") as file:
+            file["one/images"] = np.ones((3, 20, 30), np.uint16)
+            file["two/images"] = np.ones((1, 20, 20), np.uint16)
+        name = f"{tmp_path / 'a.h5'}:*/images"
+        origin, stacks = agreement.find_stacks([name], 2)
+        assert origin == name
+        assert [s.shape for s in stacks.values()] == [(2, 20, 30), (1, 20, 20)]
+
+
+class TestScales:
+    def make_field(self):
+        image, labels = np.zeros((40, 60), np.uint8), np.zeros((40, 60), np.uint16)
+        image[8:24, 8:24], labels[8:24, 8:24] = 200, 7
+        image[30:32, 50:52], labels[30:32, 50:52] = 100, 9
+        return Field("drawn/0", image, labels)
+
+    @pytest.mark.parametrize("factor", [0.5, 1, 2])
+    def test_images_and_labels_change_together(self, factor):
+        image, labels = scales.resize(self.make_field(), factor)
+        assert image.shape == labels.shape == (40 * factor, 60 * factor)
+        assert image.dtype == np.uint8
+        _, *nuclei = np.unique(labels)
+        large, small = (labels == number for number in nuclei)
+        assert (large.sum(), small.sum()) == ((16 * factor) ** 2, (2 * factor) ** 2)
+        means = [image[inside].mean() for inside in (large, small, labels == 0)]
+        np.testing.assert_allclose(means, [200, 100, 0], atol=32)
+
+    def test_sets_know_the_median_diameter(self, tmp_path):
+        fields = [self.make_field(), self.make_field()]
+        empty = Field("drawn/2", np.ones((32, 32), np.uint8), np.zeros((32, 32), int))
+        path = tmp_path / "a.h5"
+        (one,) = scales.write_sets(path, [*fields, empty], 2)
+        expected = np.median(2 * np.sqrt(np.array([32**2, 16]) / np.pi))
+        assert one.diameter_px == pytest.approx(expected, abs=0.01)
+        assert one.name == f"{path}:/40x60/images"
+        with h5py.File(path) as file:
+            assert file["40x60/images"].shape == file["40x60/labels"].shape
+            assert file["40x60/labels"].shape == (2, 80, 120)
 
 
 class TestArchives:
@@ -205,6 +274,50 @@ class TestOnLittle:
         assert (clean["kind"], clean["wanted"], clean["images"]) == ("clean", "none", 6)
         assert (inverted["wanted"], noise["wanted"]) == ("inverted", "empty")
         assert inverted["inverted"] == noise["any"] == 100
+
+    def test_agreement(self, model):
+        table, rows = run_benchmark(
+            *("agreement", "--model", model, "--limit", 2, "--whole", 256),
+            *("--tiles", 64, "--context", 16),
+        )
+        assert table[0].startswith("drawn images")
+        assert len(table) == 2 + len(rows)
+        assert [row["way"] for row in rows] == [
+            *("whole", "segment", "tiles of 64 px"),
+            *("uint16 x 257", "float32", "float32 to 1"),
+        ]
+        for row in rows:
+            assert row["nuclei"] > 20
+            assert row["equal"] == 1 - len(row["different"]) / row["images"]
+            # So little context is not enough for a network that sees this far.
+            assert row["equal"] == 1 or row["way"] == "tiles of 64 px"
+
+    def test_scales(self, model, tmp_path):
+        scaled = tmp_path / "scaled"
+        shutil.copytree(model, scaled)
+        info = json.loads((scaled / "bundle.json").read_text())
+        info["preprocess"]["diameter_px"] = 16.0
+        (scaled / "bundle.json").write_text(json.dumps(info))
+        table, rows = run_benchmark(
+            *("scales", "--model", scaled, "--limit", 2, "--factors", 0.5, 1)
+        )
+        assert len(table) == 2 + len(rows)
+        ways = ["estimated", "given", "network's own"]
+        assert [(row["factor"], row["way"]) for row in rows] == [
+            (factor, way) for factor in (0.5, 1) for way in ways
+        ]
+        given, own = rows[1], rows[2]
+        assert (given["scales"][0] > 1, own["scales"]) == (True, [1])
+        # The network has learnt nuclei of this size, and none of half of it.
+        assert given["count_error"] < own["count_error"]
+        for row in rows:
+            assert row["nuclei"] > 20
+            assert 0 <= row["mean_ap_50_90"] <= row["ap_50"] <= 1
+
+    def test_scales_of_a_model_that_rescales_none(self, model):
+        answer = start_benchmark("scales", "--model", model)
+        assert answer.returncode == 1
+        assert "use a model with preprocess.diameter_px" in answer.stderr
 
     def test_count(self, model, tmp_path):
         table, (row,) = run_benchmark(
@@ -367,7 +480,9 @@ class TestSubmission:
     @pytest.mark.parametrize(
         "name",
         [
+            "agreement",
             "count",
+            "flags",
             "input",
             "labelling",
             "memory",
@@ -375,6 +490,7 @@ class TestSubmission:
             "read",
             "resume",
             "scale",
+            "scales",
             "train",
         ],
     )

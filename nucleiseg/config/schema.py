@@ -159,8 +159,10 @@ class InferenceConfig(Section):
     device."""
     tile_px: int = Field(default=512, ge=64, multiple_of=SIDE_MULTIPLE)
     """Images with a longer side are cut into tiles of this side."""
-    context_px: int = Field(default=64, ge=0, multiple_of=SIDE_MULTIPLE)
-    """Border of a tile that only gives context; its output is not used."""
+    context_px: int = Field(default=96, ge=0, multiple_of=SIDE_MULTIPLE)
+    """Border of a tile that only gives context; its output is not used. As far as the
+    network sees: with 96 px, tiles change no bit of the maps of the model in the box;
+    with 64 px they changed the counts of 1 to 2 % of real fields."""
     diameter_px: float | None = Field(default=None, ge=1, le=2000)
     """Typical diameter of the nuclei to count. Images are enlarged or reduced so that
     it becomes that of the network's nuclei (`preprocess.diameter_px`), unless it is
