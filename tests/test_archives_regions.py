@@ -283,3 +283,11 @@ def test_what_chunks_cost(shape, chunk_shape, words):
         ChunkLayout(shape, chunk_shape, 1, is_compressed=False).find_problem("X")
         is None
     )
+
+
+def test_hdf5_holds_little_of_an_index_of_many_chunks(tmp_path):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_dataset("X", (9, 8, 8), "uint8", chunks=(1, 8, 8))
+    with archives.open_reader(tmp_path / "a.h5", "X") as reader:
+        config = reader._file.id.get_mdc_config()
+        assert config.max_size == config.initial_size == 1 << 20

@@ -18,6 +18,7 @@ from nucleiseg.dataset import (
     inspect_labelled,
     make_batches,
     open_labelled,
+    passing,
     split_indices,
     survey,
     training_order,
@@ -623,6 +624,50 @@ class TestSurvey:
                 )
             assert len(asked) == limit + 1
             assert not [*(tmp_path / str(limit)).rglob("survey-*.npz")]
+
+
+class TestPass:
+    """The pass over npz members, in a process of its own."""
+
+    @pytest.fixture(autouse=True)
+    def _apart(self, monkeypatch):
+        monkeypatch.setattr(passing, "_APART_BYTES", 0)
+        monkeypatch.setattr(passing, "pass_member", None)
+
+    def test_it_finds_the_same(self, archives, load, tmp_path):
+        run = TrainRun(tmp_path / "run")
+        found = load(archives / "deflated.npz", run=run).survey
+        assert len(list(run.data.glob("*.points"))) == 2
+        other = load(archives / "stored.npz").survey
+        np.testing.assert_array_equal(found.hashes, other.hashes)
+
+    def test_damage_is_named(self, archives, load, tmp_path):
+        content = bytearray((archives / "deflated.npz").read_bytes())
+        content[len(content) // 3] ^= 255
+        (tmp_path / "a.npz").write_bytes(content)
+        with pytest.raises(ArchiveError, match=r"a\.npz:X is damaged"):
+            load(tmp_path / "a.npz")
+
+    def test_what_it_refuses_is_raised_here(self, archives, tmp_path):
+        member = passing._Member(str(archives / "deflated.npz"), "X", "0" * 32)
+        with pytest.raises(ArchiveError, match="is not the archive that was planned"):
+            passing._pass_apart([member], tmp_path, lambda: None)
+
+    def test_its_death_is_named(self, archives, load, monkeypatch):
+        monkeypatch.setattr(passing.sys, "executable", "/bin/false")
+        with pytest.raises(ArchiveError, match=r"ended with 1 .* ask for more"):
+            load(archives / "deflated.npz")
+
+    def test_it_ends_when_asked(self, archives, tmp_path):
+        member = passing._Member(str(archives / "deflated.npz"), "X", "0" * 32)
+
+        def check():
+            raise StoppedError("enough")
+
+        before = set(Path("/proc/self/task").glob("*/children"))
+        with pytest.raises(StoppedError):
+            passing._pass_apart([member], tmp_path, check)
+        assert not [path for path in before if path.read_text().strip()]
 
 
 class TestRefusals:

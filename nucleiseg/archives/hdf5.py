@@ -24,6 +24,7 @@ from nucleiseg.archives.hdf5_reader import Hdf5Reader, get_layout
 if TYPE_CHECKING:
     from nucleiseg.archives.reader import Reader
 
+_METADATA_BYTES = 1 << 20
 _FILTER_NAMES = {
     1: "gzip",
     2: "shuffle",
@@ -94,7 +95,9 @@ def _open_file(name: str) -> h5py.File:
     # site has set holds.
     is_set_by_site = "HDF5_USE_FILE_LOCKING" in os.environ
     try:
-        return h5py.File(name, "r", locking=None if is_set_by_site else False)
+        file = h5py.File(name, "r", locking=None if is_set_by_site else False)
+        _bound_metadata_cache(file)
+        return file
     except HDF5_FAILURES as error:
         reason = give_reason(error)
         if "truncated" in reason:
@@ -111,6 +114,20 @@ def _open_file(name: str) -> h5py.File:
             name,
             f"its HDF5 structure cannot be read ({reason}); {INCOMPLETE_REMEDY}",
         ) from error
+
+
+def _bound_metadata_cache(file: h5py.File) -> None:
+    """Keep HDF5 from holding more of a file's index the more chunks it has.
+
+    By itself it takes up to 32 MB for each open file. A range of images needs a few
+    pages of a few KB.
+    """
+    config = file.id.get_mdc_config()
+    config.set_initial_size = 1
+    config.initial_size = config.min_size = config.max_size = _METADATA_BYTES
+    # 0: off.
+    config.incr_mode = config.flash_incr_mode = config.decr_mode = 0
+    file.id.set_mdc_config(config)
 
 
 def _to_text(name: str | bytes) -> str:

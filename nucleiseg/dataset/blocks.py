@@ -100,7 +100,10 @@ def _put_apart(values: NDArray[Any]) -> NDArray[Any]:
     Blocks come and go in several threads; in the heap they would leave holes of their
     own size, and the process would grow with the archive.
     """
-    apart = np.frombuffer(mmap.mmap(-1, max(1, values.nbytes)), dtype=values.dtype)
+    # Private: shared memory counts against no limit of the process.
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+    memory = mmap.mmap(-1, max(1, values.nbytes), flags=flags)
+    apart = np.frombuffer(memory, dtype=values.dtype)
     copy = apart[: values.size].reshape(values.shape)
     copy[...] = values
     return copy

@@ -58,6 +58,13 @@ class Part:
 
     @property
     def _crops_an_image(self) -> Indices:
+        if self.scales is None:
+            # By source: lists of all images would leave holes of their size.
+            counts = [
+                math.prod(count_crops(self.shapes, source))
+                for source in range(len(self.shapes.sources))
+            ]
+            return np.array(counts, dtype=np.intp)[self._owners]
         owners = zip(self._owners.tolist(), self.get_scales(self.images), strict=True)
         return np.array(
             [math.prod(count_crops(self.shapes, *owner)) for owner in owners],

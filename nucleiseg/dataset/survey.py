@@ -5,6 +5,7 @@ It is kept in the run directory, 64 bytes an image; a resumed training reads it 
 
 import contextlib
 import hashlib
+import itertools
 import logging
 import zipfile
 from collections.abc import Callable, Iterator
@@ -15,13 +16,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nucleiseg.archives import Reader, needs_pass, pass_member
+from nucleiseg.archives import Reader
 from nucleiseg.config import PreprocessConfig
 from nucleiseg.dataset.blocks import count_together
+from nucleiseg.dataset.passing import pass_members
 from nucleiseg.dataset.readers import Readers
 from nucleiseg.dataset.sources import LabelledShapes, Source
 from nucleiseg.dataset.targets import median_diameter
-from nucleiseg.devices import available_cores
 from nucleiseg.errors import ArchiveError, StoppedError
 from nucleiseg.preprocess import Range, RangeFinder, find_range
 from nucleiseg.progress import Progress
@@ -135,15 +136,24 @@ def _survey_all(
     shapes: LabelledShapes, preprocess: PreprocessConfig, folder: Path, check: _Check
 ) -> dict[str, NDArray[Any]]:
     readers = Readers(folder)
-    parts = []
+    n_images = shapes.n_images
+    # Once for all: parts to be joined would be there twice.
+    found: dict[str, NDArray[Any]] = {
+        "ranges": np.empty((n_images, 2)),
+        "extremes": np.empty((n_images, 2)),
+        "hashes": np.empty((n_images, _HASH_BYTES), dtype=np.uint8),
+        "largest_labels": np.empty(n_images),
+        "diameters": np.empty(n_images),
+    }
     with (
         contextlib.closing(readers),
-        Progress(shapes.n_images, label="reading", unit="images") as progress,
+        Progress(n_images, label="reading", unit="images") as progress,
     ):
-        for source in shapes.sources:
-            _pass_members(source, readers, check)
-            parts.append(_survey_source(source, preprocess, readers, progress, check))
-    found = {name: np.concatenate([part[name] for part in parts]) for name in _NAMES}
+        pass_members(shapes.sources, readers, check)
+        spans = itertools.pairwise(shapes.starts)
+        for source, (start, stop) in zip(shapes.sources, spans, strict=True):
+            part = {name: values[start:stop] for name, values in found.items()}
+            _survey_source(source, part, preprocess, readers, progress, check)
     if not (found["largest_labels"] > 0).any():
         names = ", ".join(f"{one.path}:{one.masks.key}" for one in shapes.sources[:3])
         raise ArchiveError(
@@ -153,40 +163,16 @@ def _survey_all(
     return found
 
 
-def _pass_members(source: Source, readers: Readers, check: _Check) -> None:
-    for key in (source.images.key, source.masks.key):
-        if not needs_pass(source.path, key):
-            continue
-        note = pass_member(
-            source.path,
-            key,
-            folder=readers.index,
-            fingerprint=readers.find_fingerprint(source.path),
-            n_threads=available_cores(),
-            on_progress=lambda _: check(),
-        )
-        if note.damage is not None:
-            raise ArchiveError(
-                f"{source.path}:{key} is damaged ({note.damage}); copy or write the "
-                "archive again"
-            )
-
-
 def _survey_source(
     source: Source,
+    found: dict[str, NDArray[Any]],
     preprocess: PreprocessConfig,
     readers: Readers,
     progress: Progress,
     check: _Check,
-) -> dict[str, NDArray[Any]]:
+) -> None:
+    """Write what each image of a source holds into arrays of its own."""
     n_images = source.n_images
-    found: dict[str, NDArray[Any]] = {
-        "ranges": np.empty((n_images, 2)),
-        "extremes": np.empty((n_images, 2)),
-        "hashes": np.empty((n_images, _HASH_BYTES), dtype=np.uint8),
-        "largest_labels": np.empty(n_images),
-        "diameters": np.empty(n_images),
-    }
     n_together = count_together(source, _BYTES_AT_ONCE)
     is_large = source.image_bytes > _LARGE_BYTES
     with readers.lend(source) as (images, masks):
@@ -203,7 +189,6 @@ def _survey_source(
                         facts = _survey_small(image, labels, preprocess)
                     _note(found, start + place, facts)
             progress.update(stop - start)
-    return found
 
 
 @dataclass(frozen=True)
