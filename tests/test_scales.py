@@ -202,7 +202,11 @@ def prepare_here(path, model):
 
 
 class TestBlocks:
-    SETTINGS = ("shards.block_pixels=40000", "inference.tile_px=128")
+    SETTINGS = (
+        "shards.block_pixels=40000",
+        "inference.tile_px=128",
+        "inference.context_px=32",
+    )
     SETTINGS += ("inference.context_px=32",)
 
     def test_they_keep_their_size_and_the_run_says_so(

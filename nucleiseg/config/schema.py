@@ -157,7 +157,7 @@ class InferenceConfig(Section):
     batch_size: int | None = Field(default=None, ge=2)
     """Images or tiles a network call, fixed for the run; unset: by tile size and
     device."""
-    tile_px: int = Field(default=512, ge=64, multiple_of=SIDE_MULTIPLE)
+    tile_px: int = Field(default=768, ge=64, multiple_of=SIDE_MULTIPLE)
     """Images with a longer side are cut into tiles of this side."""
     context_px: int = Field(default=96, ge=0, multiple_of=SIDE_MULTIPLE)
     """Border of a tile that only gives context; its output is not used. As far as the
