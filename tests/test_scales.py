@@ -207,7 +207,6 @@ class TestBlocks:
         "inference.tile_px=128",
         "inference.context_px=32",
     )
-    SETTINGS += ("inference.context_px=32",)
 
     def test_they_keep_their_size_and_the_run_says_so(
         self, archive, model, network, tmp_path
