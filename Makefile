@@ -9,9 +9,6 @@ EXTRA ?= cpu
 # The two builds of TensorFlow must never meet in one environment.
 VENV := .venv$(if $(filter-out cpu,$(EXTRA)),-$(EXTRA))
 BIN := $(VENV)/bin
-# SLURM's tests mostly wait: one process runs them, another all others, see
-# tests/conftest.py. PYTEST_WORKERS= runs all in one process.
-PYTEST_WORKERS ?= -n 2 --dist loadgroup --no-loadscope-reorder
 
 .PHONY: demo test check clean
 
@@ -19,7 +16,7 @@ demo: $(VENV)/.demo
 	$(BIN)/nucleiseg demo demo
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest $(PYTEST_WORKERS) $(PYTEST_ARGUMENTS)
+	sh tests/run.sh $(BIN)/python $(PYTEST_ARGUMENTS)
 
 check: $(VENV)/.test
 	$(BIN)/ruff check .

@@ -32,20 +32,12 @@ def run_nucleiseg(*arguments, cwd=None, timeout_s=300):
     )
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """Group tests for pytest-xdist: those on SLURM, first; else by file.
-
-    A group is run by one process. SLURM's tests take longest and mostly wait, and a
-    file's tests share its fixtures.
-    """
-
-    def needs_slurm(item):
-        return "private_slurm" in item.fixturenames
-
-    items.sort(key=needs_slurm, reverse=True)
+    """Mark the tests that bring up a SLURM, before `-m` selects."""
     for item in items:
-        name = "slurm" if needs_slurm(item) else item.path.stem
-        item.add_marker(pytest.mark.xdist_group(name))
+        if "private_slurm" in item.fixturenames:
+            item.add_marker(pytest.mark.slurm)
 
 
 @pytest.fixture(scope="session")

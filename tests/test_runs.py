@@ -247,7 +247,7 @@ class TestRemoveTemporaries:
             (f"{HOST}-{DEAD_PID}-0123abcd.tmp.000001.parquet", False),
             (".hidden", False),
         ],
-        # Names with a process's number would differ between pytest-xdist's processes.
+        # A process's number would be another name each time.
         ids=range(9),
     )
     def test_only_of_this_host_and_of_the_dead(self, tmp_path, name, is_removed):
