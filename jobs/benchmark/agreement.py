@@ -27,6 +27,7 @@ from jobs.benchmark.models import open_folder
 from jobs.benchmark.spoiling import read_fields
 from nucleiseg.archives import find_images, open_reader, split_name
 from nucleiseg.bundle import read_bundle
+from nucleiseg.config import InferenceConfig
 
 _WANTED_EQUAL = 0.98
 _WANTED_DIFFERENCE = 0.002
@@ -61,7 +62,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--whole", type=int, default=4096, metavar="PX", help="as large as any image"
     )
     parser.add_argument("--tiles", type=int, nargs="+", default=[256], metavar="PX")
-    parser.add_argument("--context", type=int, default=64, metavar="PX")
+    parser.add_argument(
+        "--context",
+        type=int,
+        default=InferenceConfig().context_px,
+        metavar="PX",
+        help="around a tile (%(default)s)",
+    )
     parser.add_argument(
         "--setting",
         dest="settings",

@@ -26,7 +26,7 @@ from jobs.benchmark.spoiling import (
     list_kinds,
     read_fields,
     spoil,
-    write_archive,
+    write_archives,
 )
 from nucleiseg.bundle import read_bundle
 from nucleiseg.quality import FLAGS
@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--kinds", nargs="+", metavar="KIND", help="of spoiling; by default all"
     )
-    parser.add_argument("--folder", type=Path, help="keeps archive and run")
+    parser.add_argument("--folder", type=Path, help="keeps the archives")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -62,17 +62,15 @@ def run(options: argparse.Namespace) -> int:
         images = {kind: images[kind] for kind in options.kinds}
     with open_folder(options) as name:
         folder = Path(name)
-        archive = folder / f"{origin}-{options.part}.h5"
-        datasets = write_archive(archive, images)
+        archives, kinds = write_archives(folder, f"{origin}-{options.part}", images)
         say(f"counting {sum(map(len, images.values()))} images")
         with tempfile.TemporaryDirectory(prefix="run-", dir=folder) as runs:
-            inputs = f"{archive}:/*/*/images"
+            inputs = [f"{archive}:/*/*/images" for archive in archives]
             count = counted.count(inputs, model.paths.root, Path(runs) / "run")
             table = pd.read_csv(count.run.table("csv"), keep_default_na=False)
-    kinds = table["dataset"].map(dict(datasets))
     rows = [
-        summarise(kind, expected[kind], part)
-        for kind, part in table.groupby(kinds, sort=False)
+        summarise(str(kind), expected[str(kind)], part)
+        for kind, part in table.groupby(table["dataset"].map(kinds), sort=False)
     ]
     print(f"{origin} images, {model.title}; % of images with each flag")
     keys = ["kind", "images", "wanted", "any", *FLAGS, "confidence"]

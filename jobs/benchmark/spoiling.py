@@ -159,19 +159,25 @@ def _make_scaling(factor: float) -> Spoil:
     return scale
 
 
-def write_archive(path: Path, images: dict[str, list[Image]]) -> list[tuple[str, str]]:
-    """Write images by kind, one dataset for each kind and size.
+def write_archives(
+    folder: Path, origin: str, images: dict[str, list[Image]]
+) -> tuple[list[Path], dict[str, str]]:
+    """Write images by kind, one archive for each kind, and in it one dataset a size.
+
+    Small datasets of an archive are looked at together for the size of their nuclei,
+    and those that are spoilt would spoil the scale of those that are not.
 
     Returns
     -------
-    list of (key, kind)
-        Of each dataset.
+    archives : list of Path
+    kinds : dict of str to str
+        By the key of each dataset, none of which is in two archives.
     """
-    datasets = []
-    with h5py.File(path, "w") as archive:
-        for number, (kind, stack) in enumerate(images.items()):
-            shapes = dict.fromkeys(image.shape for image in stack)
-            for height, width in shapes:
+    archives, kinds = [], {}
+    for number, (kind, stack) in enumerate(images.items()):
+        archives.append(folder / f"{origin}-{number:02d}.h5")
+        with h5py.File(archives[-1], "w") as archive:
+            for height, width in dict.fromkeys(image.shape for image in stack):
                 key = f"/{number:02d}/{height}x{width}/images"
                 fitting = [i for i in stack if i.shape == (height, width)]
                 archive.create_dataset(
@@ -180,5 +186,5 @@ def write_archive(path: Path, images: dict[str, list[Image]]) -> list[tuple[str,
                     chunks=(1, height, width),
                     compression="gzip",
                 )
-                datasets.append((key, kind))
-    return datasets
+                kinds[key] = kind
+    return archives, kinds
