@@ -43,6 +43,19 @@ class TestScale:
         else:
             assert scale == (4 if ratio < 1 else 1 / 4)
 
+    @given(st.floats(1, 2000), st.floats(4, 500))
+    def test_half_the_way_ends_within_half_to_twice(self, found, wanted):
+        scale = choose_scale(found, wanted, share=0.5)
+        ratio = found / wanted
+        if 0.7 <= ratio <= 1.5:
+            assert scale == 1
+        elif 1 / 4 <= ratio <= 4:
+            assert abs(np.log2(scale**2 * ratio)) <= 1 / 4 + 1e-9
+        elif 1 / 8 <= ratio <= 8:
+            assert abs(np.log2(scale * ratio)) <= 1 + 1 / 8 + 1e-9
+        else:
+            assert scale == (4 if ratio < 1 else 1 / 4)
+
     def test_scales_are_few(self):
         scales = {choose_scale(d, 26) for d in np.geomspace(1, 1000, 2000)}
         assert len(scales) <= 17

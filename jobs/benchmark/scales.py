@@ -186,7 +186,10 @@ def count_all(
         "network's own": count_sets(sets, wanted_px, model, runs / "own"),
     }
     given = {}
-    scales = {one: choose_scale(one.diameter_px, wanted_px) for one in sets}
+    share = model.preprocess.rescaling
+    scales = {
+        one: choose_scale(one.diameter_px, wanted_px, share=share) for one in sets
+    }
     # One run has one diameter: sets that it enlarges alike are counted together.
     for scale in sorted({*scales.values()}):
         alike = [one for one in sets if scales[one] == scale]

@@ -24,6 +24,11 @@ class PreprocessConfig(Section):
     diameter_px: float | None = Field(default=None, ge=4, le=500)
     """Median diameter of nuclei that the network is made for: in training each image is
     enlarged or reduced so that its nuclei have it. Null: images keep their scale."""
+    rescaling: float = Field(default=1.0, gt=0, le=1)
+    """How much of the way to that diameter images go that are counted: 0.5 brings
+    nuclei of a quarter of it to a half. For a network that was trained with
+    `augmentation.scale` and knows such nuclei as well: what is enlarged less shows
+    less of what interpolation adds, and costs less."""
 
     @model_validator(mode="after")
     def _ordered(self) -> "PreprocessConfig":
@@ -165,7 +170,8 @@ class InferenceConfig(Section):
     with 64 px they changed the counts of 1 to 2 % of real fields."""
     diameter_px: float | None = Field(default=None, ge=1, le=2000)
     """Typical diameter of the nuclei to count. Images are enlarged or reduced so that
-    it becomes that of the network's nuclei (`preprocess.diameter_px`), unless it is
+    it comes nearer to that of the network's nuclei (`preprocess.diameter_px`; how
+    near, `preprocess.rescaling` says, which is part of the model), unless it is
     0.7 to 1.5 times that; unset: estimated for each dataset. Images that are counted
     in blocks keep their size."""
     xla: bool | None = None

@@ -26,7 +26,7 @@ def refuse_blocks(plan: Plan, config: Config) -> None:
         return
     first = blocks[0]
     height, width = first.image_shape
-    scale = find_scale(given_px, wanted_px, first.image_shape)
+    scale = find_scale(given_px, config.preprocess, first.image_shape)
     if scale == 1:
         return
     raise RunError(

@@ -122,14 +122,14 @@ class Scales:
         if (group[0].archive, group[0].dataset) in self._in_blocks:
             return replace(kept, diameter_px=given_px, way="in blocks")
         if given_px is not None:
-            scale = find_scale(given_px, wanted_px, group[0].image_shape)
+            scale = find_scale(given_px, self._preprocess, group[0].image_shape)
             return replace(kept, scale=scale, diameter_px=given_px, way="given")
         images = list(self._read_sample(group))
         found = estimate_diameter(images, self._predict, self._instances, wanted_px)
         kept = replace(kept, n_nuclei=found.n_nuclei, n_images=len(images))
         if found.diameter_px is None:
             return kept
-        scale = find_scale(found.diameter_px, wanted_px, group[0].image_shape)
+        scale = find_scale(found.diameter_px, self._preprocess, group[0].image_shape)
         diameter_px = round(found.diameter_px, 2)
         return replace(kept, scale=scale, diameter_px=diameter_px, way="estimated")
 
@@ -147,18 +147,24 @@ class Scales:
 
 
 def find_scale(
-    diameter_px: float, wanted_px: float, image_shape: tuple[int, int]
+    diameter_px: float, preprocess: PreprocessConfig, image_shape: tuple[int, int]
 ) -> float:
     """Find by how much images with nuclei of a diameter are enlarged.
 
     Parameters
     ----------
-    diameter_px, wanted_px : float
-        Of their nuclei, and of the network's.
+    diameter_px : float
+        Of their nuclei.
+    preprocess : PreprocessConfig
+        With the diameter of the network's.
     image_shape : (int, int)
         As stored.
     """
-    return limit_scale(choose_scale(diameter_px, wanted_px), image_shape)
+    assert preprocess.diameter_px is not None
+    scale = choose_scale(
+        diameter_px, preprocess.diameter_px, share=preprocess.rescaling
+    )
+    return limit_scale(scale, image_shape)
 
 
 def spread(group: Sequence[DatasetShare]) -> list[tuple[DatasetShare, list[int]]]:

@@ -17,7 +17,7 @@ _LEFT_ALONE = (0.7, 1.5)
 _MOST_PIXELS = 2**25
 
 
-def choose_scale(diameter_px: float, wanted_px: float) -> float:
+def choose_scale(diameter_px: float, wanted_px: float, *, share: float = 1.0) -> float:
     """Choose by how much images are enlarged.
 
     Parameters
@@ -26,6 +26,9 @@ def choose_scale(diameter_px: float, wanted_px: float) -> float:
         Typical diameter of their nuclei.
     wanted_px : float
         That of the network's.
+    share : float
+        How much of the way there is gone, by powers (`preprocess.rescaling`); more
+        where nuclei would not come within half to twice the wanted diameter.
 
     Returns
     -------
@@ -37,10 +40,15 @@ def choose_scale(diameter_px: float, wanted_px: float) -> float:
     --------
     >>> choose_scale(13, 26), choose_scale(24, 26), choose_scale(300, 26)
     (2.0, 1.0, 0.25)
+    >>> choose_scale(6.5, 26, share=0.5), choose_scale(13, 26, share=0.5)
+    (2.0, 1.4142135623730951)
     """
     if _LEFT_ALONE[0] <= diameter_px / wanted_px <= _LEFT_ALONE[1]:
         return 1.0
-    step = round(_STEPS_AN_OCTAVE * math.log2(wanted_px / diameter_px))
+    way = math.log2(wanted_px / diameter_px)
+    # A network that knows more than one diameter knows half and twice of it.
+    gone = math.copysign(max(share * abs(way), abs(way) - 1), way)
+    step = round(_STEPS_AN_OCTAVE * gone)
     return float(min(max(2 ** (step / _STEPS_AN_OCTAVE), 1 / _LARGEST), _LARGEST))
 
 
