@@ -333,6 +333,48 @@ def test_same_input_gives_the_same_intervals(tmp_path):
     assert other.counts.bias.value == one.counts.bias.value
 
 
+def test_misses_by_size_count_true_and_false_nuclei(tmp_path):
+    labels = draw_labels([3])
+    labels[0, 12:22, 12:22] = 9
+    predicted = labels.copy()
+    predicted[labels == 1] = 0  # a small one is missed
+    predicted[0, 0:10, 12:22] = 8  # and a large one is not there
+    found = evaluate(
+        write_npz(tmp_path / "p.npz", y=predicted),
+        write_npz(tmp_path / "t.npz", y=labels),
+    )
+    lines = found.to_text().splitlines()
+    head = lines.index(next(line for line in lines if line.startswith("by area, px")))
+    # Classes without nuclei are left out.
+    rows = [line.split() for line in lines[head + 1 :]]
+    assert rows == [
+        ["1–31", "1–6", "3", "1", "33.3", "2", "0", "0.0"],
+        ["64–127", "9–13", "1", "0", "0.0", "2", "1", "50.0"],
+    ]
+
+
+def test_every_dataset_has_all_figures_and_intervals(tmp_path):
+    few, many = draw_labels([2, 3, 1]), draw_labels([9, 8, 7, 9])
+    truth = write_h5(tmp_path / "t.h5", a__y=few, b__y=many)
+    worse = many.copy()
+    worse[:, :3] = 0
+    predicted = write_h5(tmp_path / "p.h5", a__y=few, b__y=worse)
+    found = evaluate(f"{predicted}:/*/y", f"{truth}:/*/y")
+    one, other = found.datasets
+    alone = evaluate(f"{predicted}:/b/y", f"{truth}:/b/y")
+    assert other.counts.bias.value == alone.counts.bias.value == other.bias < 0
+    assert other.counts.bias.low < other.bias < other.counts.bias.high
+    assert other.instances.areas == alone.instances.areas
+    assert other.instances.ap_pooled[0].value == alone.instances.ap_pooled[0].value
+    assert (one.counts.mae.value, one.instances.mean_ap_pooled.value) == (0, 1)
+    text = found.to_text()
+    assert text.count("p.h5:/b/y") == 2  # among the counts, and the instances
+    counts = next(line for line in text.splitlines() if line.startswith("p.h5:/b/y"))
+    assert f"{100 * other.bias:.2f}" in counts
+    # The figures of all images are those without groups.
+    assert json.loads(json.dumps(found.to_dict()))["datasets"][1]["counts"]["r2"]
+
+
 # ---- refusals
 
 

@@ -11,7 +11,7 @@ from nucleiseg.metrics import CountScores, InstanceScores
 
 @dataclass(frozen=True)
 class DatasetScores:
-    """Counts of one dataset; relative errors as fractions, NaN without true nuclei."""
+    """Scores of one dataset; relative errors as fractions, NaN without true nuclei."""
 
     name: str
     n_images: int
@@ -19,6 +19,9 @@ class DatasetScores:
     predicted_total: int
     count_error: float
     bias: float
+    counts: CountScores
+    instances: InstanceScores | None
+    """None unless both sides are label images."""
 
 
 @dataclass(frozen=True)

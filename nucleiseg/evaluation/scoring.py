@@ -15,9 +15,10 @@ from nucleiseg.evaluation.wording import list_reasons
 from nucleiseg.metrics import count_scores, instance_scores
 
 if TYPE_CHECKING:
-    import pandas as pd
+    from numpy.typing import NDArray
 
     from nucleiseg.evaluation.pairing import Paired
+    from nucleiseg.metrics import CountScores, InstanceScores
 
 
 def evaluate(
@@ -76,32 +77,55 @@ def evaluate(
 def _score(
     predicted: str, truth: str, paired: Paired, rng: np.random.Generator
 ) -> Evaluation:
+    import pandas as pd
+
     rows = paired.rows
-    groups = list(rows.groupby("group", sort=False))
-    datasets = [_score_dataset(str(name), part) for name, part in groups]
-    matches = paired.matches
+    counts, instances = _score_images(paired, np.arange(len(rows)), rng)
+    # Drawn after those of all images, whose intervals do not depend on the grouping.
+    places, names = pd.factorize(rows["group"])
+    datasets = [
+        _score_dataset(
+            name, *_score_images(paired, np.flatnonzero(places == place), rng)
+        )
+        for place, name in enumerate(names.astype(str).tolist())
+        if len(names) > 1
+    ]
     return Evaluation(
         predicted=predicted,
         truth=truth,
         n_images=len(rows),
         n_failed=paired.n_failed,
         left_out=dict(paired.left_out.most_common()),
-        counts=count_scores(
-            rows["predicted"].to_numpy(), rows["true"].to_numpy(), rng=rng
-        ),
-        instances=None if matches is None else instance_scores(matches, rng=rng),
-        datasets=tuple(datasets) if len(datasets) > 1 else (),
+        counts=counts,
+        instances=instances,
+        datasets=tuple(datasets),
         notes=tuple(paired.notes),
     )
 
 
-def _score_dataset(name: str, rows: pd.DataFrame) -> DatasetScores:
-    scores = count_scores(rows["predicted"].to_numpy(), rows["true"].to_numpy())
+def _score_images(
+    paired: Paired, images: NDArray[np.intp], rng: np.random.Generator
+) -> tuple[CountScores, InstanceScores | None]:
+    """Score some of the images that were paired, by their positions."""
+    rows = paired.rows.iloc[images]
+    counts = count_scores(
+        rows["predicted"].to_numpy(), rows["true"].to_numpy(), rng=rng
+    )
+    if paired.matches is None:
+        return counts, None
+    return counts, instance_scores(paired.matches.select(images), rng=rng)
+
+
+def _score_dataset(
+    name: str, counts: CountScores, instances: InstanceScores | None
+) -> DatasetScores:
     return DatasetScores(
         name=name,
-        n_images=scores.n_images,
-        true_total=scores.true_total,
-        predicted_total=scores.predicted_total,
-        count_error=scores.count_error.value,
-        bias=scores.bias.value,
+        n_images=counts.n_images,
+        true_total=counts.true_total,
+        predicted_total=counts.predicted_total,
+        count_error=counts.count_error.value,
+        bias=counts.bias.value,
+        counts=counts,
+        instances=instances,
     )

@@ -1,13 +1,16 @@
-"""Short lists for messages to the user."""
+"""Short lists and numbers for messages and tables."""
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     import pandas as pd
+
+    from nucleiseg.metrics import Estimate
 
 _N_LISTED = 5
 
@@ -38,3 +41,19 @@ def list_reasons(left_out: Mapping[str, int]) -> str:
     return (
         list_first([f"{n} × {reason}" for reason, n in ranked]) or "none was left out"
     )
+
+
+def number_of(value: float, digits: int) -> str:
+    """Write a number, or a dash for one that is undefined."""
+    return "–" if math.isnan(value) else f"{value:.{digits}f}"
+
+
+def interval(estimate: Estimate, *, scale: float = 1, digits: int = 3) -> str:
+    """Write the interval of a figure."""
+    low, high = (number_of(scale * x, digits) for x in (estimate.low, estimate.high))
+    return f"[{low}, {high}]"
+
+
+def percent(part: int, whole: int) -> str:
+    """Write a share in percent, or a dash where there is no whole."""
+    return number_of(100 * part / whole if whole else math.nan, 1)

@@ -9,6 +9,7 @@ pyplot, whose global state is neither safe in threads nor needed without a displ
 The same input gives the same bytes.
 """
 
+from nucleiseg.report.errors import ERROR_COLOURS, save_errors
 from nucleiseg.report.pictures import (
     save_comparison,
     save_inspection,
@@ -20,9 +21,11 @@ from nucleiseg.report.pixels import overlay
 from nucleiseg.report.plots import save_count_scatter, save_history
 
 __all__ = [
+    "ERROR_COLOURS",
     "overlay",
     "save_comparison",
     "save_count_scatter",
+    "save_errors",
     "save_history",
     "save_inspection",
     "save_montage",

@@ -1,6 +1,6 @@
 """Thin outlines of nuclei, drawn at the resolution of the display."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import cv2
@@ -92,20 +92,52 @@ def draw_outlines(grey: Grey, label_image: Array, *, scale: float) -> Grey:
         label_image = _thin_out(label_image, grey.shape)
         scale = 1.0
     colours = colour_indices(label_image)
+    trace_nuclei(
+        canvas,
+        label_image,
+        {label: COLOURS[colour] for label, colour in colours.items()},
+        scale=scale,
+    )
+    return canvas
+
+
+def trace_nuclei(
+    canvas: Grey,
+    label_image: Array,
+    colours: Mapping[int, tuple[int, int, int]],
+    *,
+    scale: float,
+) -> None:
+    """Draw the outlines of some nuclei over a picture, each in a colour of its own.
+
+    Parameters
+    ----------
+    canvas : (round(H * scale), round(W * scale), 3) uint8 ndarray, RGB
+        Drawn on.
+    label_image : (H, W) integer ndarray, 0 = background
+    colours : mapping
+        Label to RGB, of the nuclei to draw.
+    scale : float
+        Display pixels per image pixel.
+    """
+    if scale < 1:
+        label_image = _thin_out(label_image, canvas.shape[:2])
+        scale = 1.0
     pieces = list(_pieces(label_image))
     thickness = _thickness(pieces, scale=scale)
     for piece in pieces:
+        if piece.label not in colours:
+            continue
         lines = _contours(piece, scale=scale, inset_px=thickness / 2)
         cv2.polylines(
             canvas,
             [np.rint(line * 2**_SHIFT).astype(np.int32) for line in lines],
             True,
-            COLOURS[colours[piece.label]],
+            colours[piece.label],
             thickness,
             cv2.LINE_AA,
             _SHIFT,
         )
-    return canvas
 
 
 def _thickness(pieces: Sequence[_Piece], *, scale: float) -> int:

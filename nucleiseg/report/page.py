@@ -80,6 +80,34 @@ def page(rows: Sequence[Sequence[Grey]]) -> Grey:
     return np.pad(body, edge, constant_values=_WHITE)
 
 
+def legend(
+    entries: Sequence[tuple[str, tuple[int, int, int]]], *, size_px: int, width: int
+) -> Grey:
+    """Set words, each beside a patch of its colour, in as many rows as are needed.
+
+    Parameters
+    ----------
+    entries : sequence of (text, RGB)
+    size_px : int
+        Of the words.
+    width : int
+        Of the legend; an entry wider than it is shortened.
+
+    Returns
+    -------
+    (H, width, 3) uint8 ndarray, RGB
+    """
+    rows: list[list[Grey]] = [[]]
+    for text, colour in entries:
+        cell = _legend_entry(text, colour, size_px=size_px, width=width)
+        taken = sum(other.shape[1] + _GAP_PX for other in rows[-1])
+        if rows[-1] and taken + cell.shape[1] > width:
+            rows.append([])
+        rows[-1].append(cell)
+    bands = [_join(row, axis=1) for row in rows]
+    return np.vstack([pad_to(band, band.shape[0], width) for band in bands])
+
+
 def pad_to(picture: Grey, height: int, width: int) -> Grey:
     """Add white below and to the right until an RGB picture has this size."""
     missing = ((0, height - picture.shape[0]), (0, width - picture.shape[1]), (0, 0))
@@ -134,6 +162,26 @@ def _join(pictures: Sequence[Grey], *, axis: int) -> Grey:
     gap = np.full(shape, _WHITE, np.uint8)
     parts = [part for picture in pictures for part in (gap, picture)][1:]
     return np.concatenate(parts, axis=axis)
+
+
+def _legend_entry(
+    text: str, colour: tuple[int, int, int], *, size_px: int, width: int
+) -> Grey:
+    """Set one entry of a legend, no wider than its words."""
+    words = _strip(Line(text, size_px), width - 2 * size_px)
+    inked = np.flatnonzero((words < _WHITE).any(axis=(0, 2)))
+    words = words[:, : inked[-1] + 1 if inked.size else 1]
+    # On black, as the lines are: yellow on white would hardly be seen.
+    patch = np.zeros((size_px, round(1.5 * size_px), 3), np.uint8)
+    edge = max(2, size_px // 6)
+    patch[edge:-edge, edge:-edge] = colour
+    above = (words.shape[0] - size_px) // 2
+    patch = np.pad(
+        patch,
+        ((above, words.shape[0] - size_px - above), (0, size_px // 2), (0, 0)),
+        constant_values=_WHITE,
+    )
+    return np.hstack([patch, words])
 
 
 def _strip(line: Line, width: int) -> Grey:
