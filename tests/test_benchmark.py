@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
 import h5py
 import numpy as np
 import pytest
@@ -274,6 +275,17 @@ class TestOnLittle:
         assert (clean["kind"], clean["wanted"], clean["images"]) == ("clean", "none", 6)
         assert (inverted["wanted"], noise["wanted"]) == ("inverted", "empty")
         assert inverted["inverted"] == noise["any"] == 100
+
+    def test_figure(self, model, tmp_path):
+        path = tmp_path / "touching.png"
+        table, rows = run_benchmark(
+            *("figure", "--notebook-model", model, "--window", 96, "--out", path),
+        )
+        assert [row["way"] for row in rows] == ["mask and components", "nucleiseg"]
+        assert len(table) == 4
+        assert all(row["nuclei"] > 3 for row in rows)
+        picture = cv2.imread(str(path))
+        assert picture.shape[1] > 3 * 96
 
     def test_agreement(self, model):
         table, rows = run_benchmark(

@@ -13,6 +13,7 @@ _BENCHMARKS = {
     "agreement": "the same images whole, in tiles, in other dtypes and by segment",
     "count": "images a second beside the notebook's way and the bare network",
     "cluster": "what coordinating costs: shards that hold no work",
+    "figure": "one crowded field, the notebook's result and ours, errors marked",
     "flags": "how often flags are raised, on real images as they are and spoilt",
     "input": "training crops a second and a core, and peak memory for more images",
     "labelling": "core time of labelling beside that of the network",

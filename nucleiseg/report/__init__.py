@@ -9,7 +9,7 @@ pyplot, whose global state is neither safe in threads nor needed without a displ
 The same input gives the same bytes.
 """
 
-from nucleiseg.report.errors import ERROR_COLOURS, save_errors
+from nucleiseg.report.errors import ERROR_COLOURS, save_errors, save_ways
 from nucleiseg.report.pictures import (
     save_comparison,
     save_inspection,
@@ -31,4 +31,5 @@ __all__ = [
     "save_montage",
     "save_prediction",
     "save_soft_prediction",
+    "save_ways",
 ]

@@ -1,5 +1,6 @@
 """Pictures of what a prediction got wrong, each kind of error in its own colour."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -109,6 +110,59 @@ def save_errors(
     gap = np.full((small // 2, *below.shape[1:]), 255, np.uint8)
     panels[1] = np.vstack([panels[1], gap, below])
     return write_png(path, page([[one] for one in panels] if is_wide else [panels]))
+
+
+def save_ways(
+    path: Path,
+    image: ArrayLike,
+    ways: Sequence[tuple[str, ArrayLike]],
+    truth: ArrayLike,
+    *,
+    title: str,
+) -> Path:
+    """Save one field as several ways see it, the errors of each outlined.
+
+    Parameters
+    ----------
+    path : Path
+    image : (H, W) ndarray, any real dtype and range
+    ways : sequence of (name, (H, W) integer ndarray)
+        What each found, as label images.
+    truth : (H, W) integer ndarray, 0 = background
+    title : str
+        Where the image is from.
+
+    Returns
+    -------
+    Path
+
+    Notes
+    -----
+    Outlines are those of :func:`save_errors`.
+    """
+    plane, true = as_pair(as_plane(image, "image"), truth, name="truth")
+    scale = _clear_scale(true, display_scale(true.shape, limit=_HALF_PX))
+    grey = stretch(rescale(plane, scale))
+    small = int(np.clip(grey.shape[1] // 28, 14, 26))
+    n_true = np.unique(true[true > 0]).size
+    lines = [Line(f"{n_true:,} nuclei", small + 6, is_bold=True)]
+    panels = [panel(grey, [*lines, Line(title, small, SOFT_INK)])]
+    for name, labels in ways:
+        found, _ = as_pair(labels, true, name="truth")
+        fates = judge_nuclei(found, true)
+        shown = _sort_nuclei(fates).n_shown
+        lines = [
+            Line(f"{len(fates.predicted_labels):,} found", small + 6, is_bold=True),
+            Line(name, small, SOFT_INK),
+        ]
+        picture = draw_errors(grey, found, true, fates, scale=scale)
+        entries = [
+            (f"{kind} {shown[kind]:,}", rgb) for kind, rgb in ERROR_COLOURS.items()
+        ]
+        below = legend(entries, size_px=small, width=picture.shape[1])
+        gap = np.full((small // 2, *below.shape[1:]), 255, np.uint8)
+        panels.append(np.vstack([panel(picture, lines), gap, below]))
+    return write_png(path, page([panels]))
 
 
 def draw_errors(
