@@ -19,6 +19,7 @@ from nucleiseg.cli import main
 from nucleiseg.config import load_config
 from nucleiseg.counting import claim, count, prepare, reset_failures
 from nucleiseg.errors import RunError
+from nucleiseg.evaluation import evaluate
 from nucleiseg.inference import read_compute
 from nucleiseg.runs import CountRun, write_json
 from nucleiseg.shards import read_plan
@@ -146,6 +147,18 @@ def test_our_own_evaluation_reads_them(reference, inputs):
         "evaluate", f"{reference.labels()}:/b.h5/wells/one/image", truth
     )
     assert answer.returncode == 0, answer.stderr
+
+
+def test_a_run_is_evaluated_as_a_whole(reference):
+    found = evaluate(str(reference.root), f"{reference.labels()}:**")
+    assert (found.n_images, found.n_failed) == (N_IMAGES - 1, 1)
+    assert found.instances.mean_ap_pooled.value == 1
+    assert [dataset.name for dataset in found.datasets] == [
+        "plates/a.npz:X",
+        "more/a.npz:X",
+        "b.h5:/wells/one/image",
+        "b.h5:/wells/two/image",
+    ]
 
 
 def test_same_files_by_two_workers_and_after_a_kill(

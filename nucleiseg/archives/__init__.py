@@ -24,17 +24,19 @@ from nucleiseg.archives.index import (
     read_note,
 )
 from nucleiseg.archives.reader import Reader
-from nucleiseg.archives.selection import split_name
+from nucleiseg.archives.selection import find_glob_words, is_glob, split_name
 
 __all__ = [
     "DatasetInfo",
     "MemberNote",
     "Reader",
+    "find_glob_words",
     "find_images",
     "find_labels",
     "find_unfit_images",
     "fingerprint",
     "forget_damage",
+    "is_glob",
     "list_datasets",
     "needs_pass",
     "open_reader",

@@ -127,7 +127,7 @@ def compile_glob(pattern: str) -> re.Pattern[str]:
     """Compile a glob over keys without their leading slash.
 
     `*` and `?` stay within a path component, `**` crosses them (`**/` also stands
-    for none), `[...]` is a set of characters, `[!...]` all others.
+    for none), `[...]` is a set of characters, `[!...]` all others. Each is a group.
 
     Raises
     ------
@@ -135,7 +135,7 @@ def compile_glob(pattern: str) -> re.Pattern[str]:
         For a set such as `[z-a]`.
     """
     tokens = re.compile(r"\*\*/|\*\*|\*|\?|\[!?\]?[^\]]*\]|.", re.DOTALL)
-    plain = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
+    plain = {"**/": "((?:.*/)?)", "**": "(.*)", "*": "([^/]*)", "?": "([^/])"}
     parts = []
     for token in tokens.findall(pattern):
         if token in plain:
@@ -144,10 +144,53 @@ def compile_glob(pattern: str) -> re.Pattern[str]:
             inside = token[1:-1]
             negation = "^" if inside.startswith("!") else ""
             inside = re.sub(r"([\\^\[\]&~|])", r"\\\1", inside[len(negation) :])
-            parts.append(f"(?!/)[{negation}{inside}]")
+            parts.append(f"((?!/)[{negation}{inside}])")
         else:
             parts.append(re.escape(token))
     return re.compile("".join(parts), re.DOTALL)
+
+
+def is_glob(key: str) -> bool:
+    """Tell a glob from a key, by its characters."""
+    return bool(_GLOB_CHARACTERS & set(key))
+
+
+def find_glob_words(pattern: str, key: str) -> tuple[str, ...]:
+    """Give what the wildcards of a glob stand for in a key, as whole words.
+
+    Parameters
+    ----------
+    pattern : str
+        A glob that matches the key.
+    key : str
+
+    Returns
+    -------
+    tuple of str
+        In order; letters and digits beside a wildcard are of its word.
+
+    Examples
+    --------
+    >>> find_glob_words("/wells/*/labels", "/wells/A1/labels")
+    ('A1',)
+    >>> find_glob_words("**/plate?_labels", "day 2/plate7_labels")
+    ('day 2', 'plate7')
+    """
+    key = key.lstrip("/")
+    found = compile_glob(pattern.lstrip("/")).fullmatch(key)
+    if found is None:
+        raise ValueError(f"the glob {pattern} does not match {key}")
+    spans: list[tuple[int, int]] = []
+    for number, text in enumerate(found.groups(), start=1):
+        for part in re.finditer(r"[^/]+", text):
+            start, end = (found.start(number) + place for place in part.span())
+            while start > 0 and key[start - 1].isalnum():
+                start -= 1
+            while end < len(key) and key[end].isalnum():
+                end += 1
+            if (start, end) not in spans:
+                spans.append((start, end))
+    return tuple(key[start:end] for start, end in spans)
 
 
 def _match_keys(
@@ -155,7 +198,7 @@ def _match_keys(
 ) -> list[DatasetInfo]:
     wanted = key.lstrip("/")
     exact = [info for info in datasets if info.key.lstrip("/") == wanted]
-    if exact or not _GLOB_CHARACTERS & set(wanted):
+    if exact or not is_glob(wanted):
         return exact
     try:
         glob = compile_glob(wanted)

@@ -392,10 +392,22 @@ def _add_evaluate(commands: "_Commands[_Parser]") -> None:
         "compare counts or label images with the truth",
     )
     parser.add_argument(
-        "predicted", metavar="PREDICTED", help="table, or ARCHIVE:KEY of label images"
+        "predicted",
+        metavar="PREDICTED",
+        help="directory of a run, table, or ARCHIVE:KEY of label images",
     )
     parser.add_argument(
-        "truth", metavar="TRUTH", help="table, or ARCHIVE:KEY of label images"
+        "truth",
+        nargs="?",
+        metavar="TRUTH",
+        help="table, or ARCHIVE:KEY of label images; the key may be a glob",
+    )
+    parser.add_argument(
+        "--labels",
+        nargs="+",
+        metavar="ARCHIVE:KEY",
+        help="label images as truth, instead of TRUTH; those for a run pair up with "
+        "its datasets by what wildcards stand for, or without any, in their order",
     )
     parser.add_argument(
         "--min-true-area-px",
@@ -406,4 +418,27 @@ def _add_evaluate(commands: "_Commands[_Parser]") -> None:
     )
     parser.add_argument(
         "--json", dest="as_json", action="store_true", help="print JSON, not a table"
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="write scores.json, scores.txt, scores.csv (one row a dataset) and "
+        "images.csv (one row an image) there",
+    )
+    parser.add_argument(
+        "--pictures",
+        type=_whole_number,
+        default=0,
+        metavar="K",
+        help="draw the K worst images with their errors in colour into DIR/worst "
+        "(lowest AP at IoU 0.5; needs label images on both sides)",
+    )
+    parser.add_argument(
+        "--images",
+        nargs="+",
+        default=[],
+        metavar="ARCHIVE[:KEY]",
+        help="images to draw on, one dataset for each of PREDICTED; a run knows its "
+        "own",
     )

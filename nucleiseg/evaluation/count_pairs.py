@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from nucleiseg.errors import RunError
 from nucleiseg.evaluation.counts import Counts, read_counts
-from nucleiseg.evaluation.pairing import Paired, check_equally_many
-from nucleiseg.evaluation.tables import is_table
+from nucleiseg.evaluation.pairing import NO_TRUTH, Paired, check_equally_many
 from nucleiseg.evaluation.wording import list_images, of_group
 
+if TYPE_CHECKING:
+    from nucleiseg.evaluation.sides import Side
 
-def pair_counts(predicted: str, truth: str, min_true_area_px: int) -> Paired:
+
+def pair_counts(predicted: Side, truth: Side) -> Paired:
     """Join the counts of two sides, one of which is a table at least."""
-    found, expected = read_counts(predicted), read_counts(truth, min_true_area_px)
-    both_tables = is_table(predicted) and is_table(truth)
+    found, expected = read_counts(predicted), read_counts(truth)
+    both_tables = predicted.table is not None and truth.table is not None
     names = _shared_names(found, expected) if both_tables else []
     found, expected, left_out = _drop_unreadable(found, expected, names)
     if both_tables:
@@ -30,10 +33,11 @@ def pair_counts(predicted: str, truth: str, min_true_area_px: int) -> Paired:
     left_out.update(joined.loc[failed, "reason"])
     n_failed = left_out.total()
     uncounted = joined["count_true"].isna() & ~failed
-    left_out.update(["the truth has no count"] * int(uncounted.sum()))
-    kept = joined.loc[~failed & ~uncounted, ["group", "count", "count_true"]]
-    rows = kept.set_axis(["group", "predicted", "true"], axis="columns").astype(
-        {"predicted": "int64", "true": "int64"}
+    left_out.update([NO_TRUTH] * int(uncounted.sum()))
+    kept = joined.loc[~failed & ~uncounted, ["group", "index", "count", "count_true"]]
+    numbers = ["index", "predicted", "true"]
+    rows = kept.set_axis(["group", *numbers], axis="columns").astype(
+        dict.fromkeys(numbers, "int64")
     )
     return Paired(rows, left_out, n_failed, None, found.notes + expected.notes)
 

@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nucleiseg.evaluation.labels import describe_instances, open_labels, read_pieces
-from nucleiseg.evaluation.tables import is_table, read_table
+from nucleiseg.evaluation.labels import read_pieces
+from nucleiseg.evaluation.tables import read_table
 from nucleiseg.metrics import count_instances
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from nucleiseg.evaluation.sides import Side
 
 
 @dataclass(frozen=True)
@@ -29,22 +31,21 @@ class Counts:
     """What a reader of the scores must know of how instances were made."""
 
 
-def read_counts(name: str, min_area_px: int = 0) -> Counts:
+def read_counts(side: Side) -> Counts:
     """Read a table of counts, or count the nuclei of label images."""
-    if is_table(name):
-        return Counts(name, read_table(name), [])
-    return _count_labels(name, min_area_px)
+    rows = _count_labels(side) if side.table is None else read_table(side.table)
+    return Counts(side.name, rows, side.describe())
 
 
-def _count_labels(name: str, min_area_px: int) -> Counts:
+def _count_labels(side: Side) -> pd.DataFrame:
     import pandas as pd
 
-    datasets = open_labels(name, min_area_px)
     parts = []
-    for dataset in datasets:
+    for dataset in side.datasets:
         pieces = [count_instances(piece) for piece in read_pieces(dataset)]
         counts = np.concatenate([np.zeros(0, np.int64), *pieces])
         part = {"group": dataset.group, "index": range(len(counts)), "count": counts}
-        parts.append(pd.DataFrame(part).astype({"index": "Int64", "count": "Int64"}))
-    rows = pd.concat(parts, ignore_index=True).assign(reason="")
-    return Counts(name, rows, describe_instances(datasets))
+        rows = pd.DataFrame(part).astype({"index": "Int64", "count": "Int64"})
+        rows["count"] = rows["count"].mask(rows["index"].isin(dataset.failed))
+        parts.append(rows)
+    return pd.concat(parts, ignore_index=True).assign(reason="its labels are not known")

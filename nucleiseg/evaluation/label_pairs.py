@@ -3,42 +3,57 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from nucleiseg.errors import RunError
-from nucleiseg.evaluation.labels import (
-    LabelDataset,
-    describe_instances,
-    open_labels,
-    read_pieces,
-)
-from nucleiseg.evaluation.pairing import Paired, check_equally_many
+from nucleiseg.evaluation.labels import LabelDataset, read_pieces
+from nucleiseg.evaluation.pairing import NO_TRUTH, Paired, check_equally_many
 from nucleiseg.metrics import concatenate_matches, match_instances
 
+if TYPE_CHECKING:
+    from nucleiseg.evaluation.sides import Side
 
-def pair_labels(predicted: str, truth: str, min_true_area_px: int) -> Paired:
+_FAILED = "failed while it was segmented"
+
+
+def pair_labels(found: Side, expected: Side) -> Paired:
     """Match label images with label images, dataset by dataset, piece by piece."""
     import pandas as pd
 
-    found, expected = open_labels(predicted), open_labels(truth, min_true_area_px)
-    keys = [[dataset.info.key for dataset in side] for side in (found, expected)]
-    check_equally_many(predicted, truth, *keys)
-    for one, other in zip(found, expected, strict=True):
+    keys = [
+        [dataset.info.key for dataset in side.datasets] for side in (found, expected)
+    ]
+    check_equally_many(found.name, expected.name, *keys)
+    pairs = list(zip(found.datasets, expected.datasets, strict=True))
+    for one, other in pairs:
         _check_shapes(one, other)
+    left_out = Counter(f"archive not read: {reason}" for reason in found.unread)
     nothing = np.zeros((0, 1, 1), np.uint8)
     matches = [match_instances(nothing, nothing)]
-    groups: list[str] = []
-    for one, other in zip(found, expected, strict=True):
-        for pair in zip(read_pieces(one), read_pieces(other), strict=True):
-            matches.append(match_instances(*pair))
-            groups += [one.group] * len(pair[0])
+    tables = []
+    for place, (one, other) in enumerate(pairs):
+        start = 0
+        for piece, truth in zip(read_pieces(one), read_pieces(other), strict=True):
+            index = np.arange(start, start + len(piece))
+            start += len(piece)
+            is_failed = np.isin(index, one.failed)
+            is_known = ~is_failed & ~np.isin(index, other.failed)
+            left_out[_FAILED] += int(is_failed.sum())
+            left_out[NO_TRUTH] += int((~is_failed & ~is_known).sum())
+            matches.append(match_instances(piece[is_known], truth[is_known]))
+            known = {"group": one.group, "place": place, "index": index[is_known]}
+            tables.append(pd.DataFrame(known))
     joined = concatenate_matches(matches)
-    rows = pd.DataFrame(
-        {"group": groups, "predicted": joined.n_predicted, "true": joined.n_true}
+    columns = {"predicted": joined.n_predicted, "true": joined.n_true}
+    rows = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+    rows = rows.assign(**columns)
+    n_failed = len(found.unread) + left_out[_FAILED]
+    # Without those of 0, which would be listed.
+    return Paired(
+        rows, +left_out, n_failed, joined, found.describe() + expected.describe()
     )
-    notes = describe_instances(found) + describe_instances(expected)
-    return Paired(rows, Counter(), 0, joined, notes)
 
 
 def _check_shapes(one: LabelDataset, other: LabelDataset) -> None:

@@ -16,13 +16,16 @@ if TYPE_CHECKING:
 
     from nucleiseg.metrics import InstanceMatches
 
+NO_TRUTH = "the truth has no count"
+
 
 @dataclass(frozen=True)
 class Paired:
     """One row an image compared, and what was left out."""
 
     rows: pd.DataFrame
-    """group (the predicted dataset's name), predicted and true (both int64)."""
+    """group (the predicted dataset's name), index (of the image in it), predicted and
+    true (all int64); of label images also place (the dataset's, on both sides)."""
     left_out: Counter[str]
     n_failed: int
     matches: InstanceMatches | None

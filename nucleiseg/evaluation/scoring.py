@@ -6,15 +6,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nucleiseg.errors import RunError
-from nucleiseg.evaluation.count_pairs import pair_counts
-from nucleiseg.evaluation.label_pairs import pair_labels
+from nucleiseg.evaluation.comparison import Comparison, compare
 from nucleiseg.evaluation.results import DatasetScores, Evaluation
-from nucleiseg.evaluation.tables import is_table
-from nucleiseg.evaluation.wording import list_reasons
 from nucleiseg.metrics import count_scores, instance_scores
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from nucleiseg.evaluation.pairing import Paired
@@ -23,24 +21,17 @@ if TYPE_CHECKING:
 
 def evaluate(
     predicted: str,
-    truth: str,
+    truth: str | Sequence[str],
     *,
     min_true_area_px: int = 0,
     rng: np.random.Generator | None = None,
 ) -> Evaluation:
     """Score predicted counts or label images against true ones.
 
-    A dataset of bool or float, or one whose only value above 0 is 1 (or 255), holds
-    masks: its instances are the 8-connected components of what is above 0.5, and the
-    result's notes say so. Any other dataset of integers holds instance labels.
-
     Parameters
     ----------
-    predicted, truth : str
-        A table (`.csv` or `.parquet`) with columns index and count, or `ARCHIVE:KEY`,
-        label images in an npz or HDF5 archive; KEY may be a glob over datasets.
-    min_true_area_px : int
-        True nuclei of a smaller area become background (truth of label images only).
+    predicted, truth, min_true_area_px
+        As in :func:`compare`.
     rng : numpy.random.Generator, optional
         Source of the bootstrap; by default one of seed 0, so that equal input gives
         equal intervals.
@@ -57,28 +48,17 @@ def evaluate(
     ArchiveError
         If label images cannot be found or read.
     """
-    if is_table(truth) and min_true_area_px > 0:
-        raise RunError(
-            f"{truth}: a least area of {min_true_area_px} px needs label images as "
-            "truth, found a table; leave it at 0 or name ARCHIVE:KEY"
-        )
-    if is_table(predicted) or is_table(truth):
-        paired = pair_counts(predicted, truth, min_true_area_px)
-    else:
-        paired = pair_labels(predicted, truth, min_true_area_px)
-    if paired.rows.empty:
-        raise RunError(
-            f"{predicted}: no image is left to compare with {truth}, expected one at "
-            f"least ({list_reasons(paired.left_out)}); mend the failed images first"
-        )
-    return _score(predicted, truth, paired, rng or np.random.default_rng(0))
+    return score(compare(predicted, truth, min_true_area_px=min_true_area_px), rng=rng)
 
 
-def _score(
-    predicted: str, truth: str, paired: Paired, rng: np.random.Generator
+def score(
+    comparison: Comparison, *, rng: np.random.Generator | None = None
 ) -> Evaluation:
+    """Score what is paired; `rng` as in :func:`evaluate`."""
     import pandas as pd
 
+    paired = comparison.paired
+    rng = rng or np.random.default_rng(0)
     rows = paired.rows
     counts, instances = _score_images(paired, np.arange(len(rows)), rng)
     # Drawn after those of all images, whose intervals do not depend on the grouping.
@@ -91,8 +71,8 @@ def _score(
         if len(names) > 1
     ]
     return Evaluation(
-        predicted=predicted,
-        truth=truth,
+        predicted=comparison.found.name,
+        truth=comparison.expected.name,
         n_images=len(rows),
         n_failed=paired.n_failed,
         left_out=dict(paired.left_out.most_common()),
