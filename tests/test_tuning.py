@@ -262,14 +262,16 @@ class TestTables:
         self, mirror, fresh, archive, tmp_path, capsys
     ):
         tune_here(fresh, archive)
-        with h5py.File(archive, "a") as file:
-            # The first four show nuclei of half their size.
+        with h5py.File(archive) as file:
             images = file["images"][()]
+        mixed = tmp_path / "mixed.h5"
+        with h5py.File(mixed, "w") as file:
+            # The first four show nuclei of half their size.
             small = np.tile(images[:4, ::2, ::2], (1, 2, 2))
             rng = np.random.default_rng(0)
             images = np.concatenate([small, images[4:]])
             file["mixed"] = images + 0.01 * rng.random(images.shape, np.float32)
-        words = ["count", f"{archive}:mixed", "--model", str(fresh), "--workers", "0"]
+        words = ["count", f"{mixed}:mixed", "--model", str(fresh), "--workers", "0"]
         assert main([*words, "--run", str(tmp_path / "run")]) == 0
         table = pd.read_csv(tmp_path / "run" / "counts.csv", keep_default_na=False)
         is_foreign = table["flags"].str.contains("foreign_scale")
