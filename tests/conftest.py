@@ -11,6 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+# Before TensorFlow, and before any test: it configures logging, which makes absl's
+# handler close the stream it was made with, where that is not today's sys.stderr.
+import submitit  # noqa: F401
+
 from nucleiseg import synthetic
 from nucleiseg.bundle import read_bundle, write_info
 from nucleiseg.config import Config
@@ -30,14 +34,6 @@ def run_nucleiseg(*arguments, cwd=None, timeout_s=300):
         timeout=timeout_s,
         check=False,
     )
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items):
-    """Mark the tests that bring up a SLURM, before `-m` selects."""
-    for item in items:
-        if "private_slurm" in item.fixturenames:
-            item.add_marker(pytest.mark.slurm)
 
 
 @pytest.fixture(scope="session")

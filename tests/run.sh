@@ -1,20 +1,20 @@
 #!/bin/sh
 # All tests: run.sh PYTHON [PYTEST_ARGUMENT...]
 #
-# Those on a real SLURM take longest and mostly wait, so that they run beside all
-# others, in a process of their own; what that says comes last.
+# Those that are marked `beside` mostly wait for a real SLURM, so that they run beside
+# all others, in a process of their own; what that says comes last.
 python=$1
 shift
 log=$(mktemp)
-trap 'kill "$slurm" 2>/dev/null; rm -f "$log"' EXIT
+trap 'kill "$beside" 2>/dev/null; rm -f "$log"' EXIT
 trap 'exit 130' INT TERM
 
-"$python" -m pytest -m slurm "$@" >"$log" 2>&1 &
-slurm=$!
-"$python" -m pytest -m "not slurm" "$@"
+"$python" -m pytest -m beside "$@" >"$log" 2>&1 &
+beside=$!
+"$python" -m pytest -m "not beside" "$@"
 others=$?
-echo "tests on SLURM:"
-wait "$slurm"
+echo "tests beside them:"
+wait "$beside"
 status=$?
 cat "$log"
 

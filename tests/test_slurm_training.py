@@ -15,6 +15,8 @@ from nucleiseg.runs import TrainRun
 from nucleiseg.training.checkpoints import load_newest
 from tests.conftest import run_nucleiseg
 
+pytestmark = pytest.mark.beside
+
 EPOCHS = 30
 
 # Epochs of at least seven seconds, however fast the machine is: of the one minute
