@@ -21,6 +21,7 @@ _BENCHMARKS = {
     "plan-merge": "what a million images cost beside their pixels: plan, status, merge",
     "precision": "counts in one precision against those in another",
     "resume": "kill trainings at random instants, and compare what they end with",
+    "rivals": "StarDist, the notebook's way and ours after the same core-minutes",
     "scale": "images a second of one worker and of several",
     "scales": "counts and AP of images reduced and enlarged, rescaled or not",
     "read": "np.load, the pass over a member, a seek, and reading forwards",

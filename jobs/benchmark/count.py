@@ -23,7 +23,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from jobs.benchmark import counted, rivals
+from jobs.benchmark import count_rivals, counted
 from jobs.benchmark.archives import DTYPES, FORMS, Crops, find_crops, make_stack
 from jobs.benchmark.comparison import Case, Notebook, print_rows, summarise
 from jobs.benchmark.measuring import describe_machine, say, warn_if_busy
@@ -107,7 +107,7 @@ def _prepare_notebook(
 
     if options.images <= _FEWEST_IMAGES:
         return Notebook(model, make(options.images))
-    found, _ = rivals.measure("notebook", model, make(_NOTEBOOK_TRIAL))
+    found, _ = count_rivals.measure("notebook", model, make(_NOTEBOOK_TRIAL))
     return Notebook(model, make(_fit(options, found["images_per_s"])))
 
 
@@ -177,13 +177,13 @@ def measure_round(
 ) -> None:
     """Measure everything once, rivals beside each other in time."""
     for notebook in notebooks.values():
-        found, ran = rivals.measure("notebook", notebook.model, notebook.archive)
+        found, ran = count_rivals.measure("notebook", notebook.model, notebook.archive)
         notebook.found.append(found)
         notebook.ran.append(ran)
     for number, case in enumerate(cases):
         count = counted.count(
             case.archive, case.model, folder / str(number), case.settings
         )
-        found, ran = rivals.measure("bare", count.run.root, count.n_images)
+        found, ran = count_rivals.measure("bare", count.run.root, count.n_images)
         case.counts.append(count)
         case.bare.append((found["images_per_s"], ran))
