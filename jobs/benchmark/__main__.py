@@ -17,6 +17,7 @@ _BENCHMARKS = {
     "flags": "how often flags are raised, on real images as they are and spoilt",
     "input": "training crops a second and a core, and peak memory for more images",
     "labelling": "core time of labelling beside that of the network",
+    "ladder": "each part of ours switched on in turn: what it gives and costs",
     "memory": "peak memory of a worker, for small and for large archives",
     "plan-merge": "what a million images cost beside their pixels: plan, status, merge",
     "precision": "counts in one precision against those in another",

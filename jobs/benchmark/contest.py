@@ -96,7 +96,7 @@ def compete(contestant: Contestant, rules: Rules) -> Outcome:
         _refuse_other_terms(path, kept["terms"], terms)
         say(f"{contestant.name}: kept in {path}")
     else:
-        trained = _train(contestant, rules, terms)
+        trained = train(contestant, rules)
         say(f"{contestant.name}: predicting")
         kept = {"terms": terms, "trained": trained, **_predict(contestant, rules)}
         write_json(path, kept)
@@ -146,11 +146,22 @@ def _refuse_other_terms(
         )
 
 
-def _train(
-    contestant: Contestant, rules: Rules, terms: dict[str, Any]
-) -> dict[str, Any]:
-    """Train, or read what training came to: it is long, and kept by itself."""
+def train(contestant: Contestant, rules: Rules) -> dict[str, Any]:
+    """Train, or read what training came to: it is long, and kept by itself.
+
+    Returns
+    -------
+    dict
+        Steps, crops, core seconds and others; the model is in `rules.home`.
+
+    Raises
+    ------
+    RunError
+        The folder keeps what was made under other rules.
+    """
     home = rules.home(contestant)
+    home.mkdir(exist_ok=True)
+    terms = _describe_terms(contestant, rules)
     path = home / "trained.json"
     if path.exists():
         kept = read_json(path)

@@ -21,7 +21,7 @@ from nucleiseg.runs import atomic_path
 HALVES = ("half-a", "half-b")
 TRAIN = "train"
 
-_DRAWN_SHAPES = ((64, 80), (64, 64))
+_DRAWN_SHAPES = ((64, 80),)
 _N_DRAWN = 8
 
 Images = NDArray[Any]

@@ -11,13 +11,15 @@ from jobs.benchmark.contest import Outcome, Rules
 from jobs.benchmark.contest_images import write_contest
 from nucleiseg.metrics import Estimate, count_scores, instance_scores
 
-_CONFIG = Path(__file__).parents[2] / "configs" / "nuclei-fluo.yaml"
+CONFIG = Path(__file__).parents[2] / "configs" / "nuclei-fluo.yaml"
 
 FIGURES = ("ap_50", "mean_ap_50_90", "f1_50", "count_error", "bias")
 
 
-def add_arguments(parser: argparse.ArgumentParser, *, core_minutes: float) -> None:
-    """Declare the options."""
+def add_arguments(
+    parser: argparse._ActionsContainer, *, core_minutes: float | None
+) -> None:
+    """Declare the options; without `core_minutes` that one has no default."""
     parser.add_argument(
         "--archive", type=Path, help="HDF5 or npz; default: the real images, or drawn"
     )
@@ -36,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser, *, core_minutes: float) -> No
         help="CPU time of each training, start-up included (%(default)s)",
     )
     parser.add_argument(
-        "--config", type=Path, default=_CONFIG, help="ours (%(default)s)"
+        "--config", type=Path, default=CONFIG, help="ours (%(default)s)"
     )
     parser.add_argument(
         "--set",
