@@ -276,6 +276,11 @@ class TestOnLittle:
         assert (inverted["wanted"], noise["wanted"]) == ("inverted", "empty")
         assert inverted["inverted"] == noise["any"] == 100
 
+    def test_figure_without_a_model(self, tmp_path):
+        answer = start_benchmark("figure", "--out", tmp_path / "touching.png")
+        assert answer.returncode == 2
+        assert "give --notebook-model, or --core-minutes" in answer.stderr
+
     def test_figure(self, model, tmp_path):
         path = tmp_path / "touching.png"
         table, rows = run_benchmark(

@@ -1,15 +1,19 @@
 """One crowded field: the notebook's result and ours side by side, errors marked.
 
     python -m jobs.benchmark figure --notebook-model BUNDLE --out touching.png
+    python -m jobs.benchmark figure --core-minutes 60 --folder DIR
 
 The notebook's way is a mask and its connected components; `nucleiseg train
-configs/dsb2018-mask.yaml` makes a model for it. Both are run by `nucleiseg segment` on
-the real validation images, whole. Drawn is the window in which most nuclei touch: where
-the true nuclei are most more than the components of their mask.
+configs/dsb2018-mask.yaml` makes a model for it. Without one, it is trained on the
+training images for some CPU time, as in `rivals`, and kept in the folder. Both are run
+by `nucleiseg segment` on the real validation images, whole. Drawn is the window in
+which most nuclei touch: where the true nuclei are most more than the components of
+their mask.
 """
 
 import argparse
 import json
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -18,21 +22,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jobs.benchmark import counted
+from jobs.benchmark.contest import NOTEBOOK, Contestant, train
+from jobs.benchmark.contest_options import add_arguments as add_contest_arguments
+from jobs.benchmark.contest_options import make_rules
 from jobs.benchmark.measuring import describe_machine, print_table, say
 from jobs.benchmark.models import open_folder
 from jobs.benchmark.spoiling import Field, read_fields
-from nucleiseg.bundle import read_bundle
+from nucleiseg.bundle import BundleInfo, read_bundle
 from nucleiseg.dataset.targets import label_components
 from nucleiseg.report import save_ways
+from nucleiseg.runs import TrainRun
 
 _STEP_PX = 32
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument(
-        "--notebook-model", metavar="BUNDLE", required=True, help="with the head mask"
-    )
+    parser.add_argument("--notebook-model", metavar="BUNDLE", help="with the head mask")
     parser.add_argument(
         "--model", metavar="BUNDLE", help="ours; by default the one in the box"
     )
@@ -42,15 +48,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--window", type=int, default=256, metavar="PX", help="side of what is drawn"
     )
     parser.add_argument("--out", type=Path, default=Path("touching.png"))
-    parser.add_argument("--folder", type=Path, help="keeps images and runs")
+    training = parser.add_argument_group("to train the notebook's model")
+    add_contest_arguments(training, core_minutes=None)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Segment with both models, and draw."""
-    models = {
-        "mask and components": read_bundle(options.notebook_model),
-        "nucleiseg": read_bundle(options.model),
-    }
+    """Segment with both models, and draw; 2: something is missing."""
+    if (options.notebook_model is None) == (options.core_minutes is None):
+        say("give --notebook-model, or --core-minutes to train one; not both")
+        return 2
     origin, fields = read_fields(options.part, None)
     fields = [one for one in fields if options.size in (None, _name_size(one))]
     if not fields:
@@ -62,14 +68,19 @@ def run(options: argparse.Namespace) -> int:
     ways, found = [], {}
     with open_folder(options) as name:
         folder = Path(name)
+        models = {
+            "mask and components": _find_notebook(options, folder),
+            "nucleiseg": read_bundle(options.model),
+        }
         archive = folder / "field.h5"
         with h5py.File(archive, "w") as file:
             file["images"] = field.image[np.newaxis]
         for way, model in models.items():
-            run_folder = folder / way.replace(" ", "-")
-            counted.count(archive, model.paths.root, run_folder, labels=True)
-            with h5py.File(run_folder / "labels.h5") as file:
-                labels = file["field.h5/images"][0]
+            with tempfile.TemporaryDirectory(prefix="run-", dir=folder) as place:
+                run_folder = Path(place) / "run"
+                counted.count(archive, model.paths.root, run_folder, labels=True)
+                with h5py.File(run_folder / "labels.h5") as file:
+                    labels = file["field.h5/images"][0]
             ways.append((way, labels[rows, columns]))
             found[way] = int(np.unique(labels[rows, columns]).size - 1)
     truth = field.labels[rows, columns]
@@ -88,6 +99,16 @@ def run(options: argparse.Namespace) -> int:
         )
     )
     return 0
+
+
+def _find_notebook(options: argparse.Namespace, folder: Path) -> BundleInfo:
+    """Take the notebook's model, or train it."""
+    if options.notebook_model is not None:
+        return read_bundle(options.notebook_model)
+    rules = make_rules(options, folder)
+    contestant = Contestant("notebook", NOTEBOOK)
+    train(contestant, rules)
+    return read_bundle(TrainRun(rules.home(contestant)).bundle.root)
 
 
 def find_crowd(fields: list[Field], side: int) -> tuple[Field, slice, slice]:
