@@ -285,12 +285,13 @@ class TestOnLittle:
         path = tmp_path / "touching.png"
         table, rows = run_benchmark(
             *("figure", "--notebook-model", model, "--window", 96, "--out", path),
+            *("--width", 600),
         )
         assert [row["way"] for row in rows] == ["mask and components", "nucleiseg"]
         assert len(table) == 4
         assert all(row["nuclei"] > 3 for row in rows)
         picture = cv2.imread(str(path))
-        assert picture.shape[1] > 3 * 96
+        assert 3 * 96 < picture.shape[1] <= 600
 
     def test_agreement(self, model):
         table, rows = run_benchmark(
@@ -505,7 +506,9 @@ class TestSubmission:
             "memory",
             "precision",
             "read",
+            "ladder",
             "resume",
+            "rivals",
             "scale",
             "scales",
             "train",

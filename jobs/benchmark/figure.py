@@ -17,6 +17,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import cv2
 import h5py
 import numpy as np
 from numpy.typing import NDArray
@@ -31,7 +32,7 @@ from jobs.benchmark.spoiling import Field, read_fields
 from nucleiseg.bundle import BundleInfo, read_bundle
 from nucleiseg.dataset.targets import label_components
 from nucleiseg.report import save_ways
-from nucleiseg.runs import TrainRun
+from nucleiseg.runs import TrainRun, atomic_path
 
 _STEP_PX = 32
 
@@ -46,6 +47,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--size", help="HxW of the images to choose from")
     parser.add_argument(
         "--window", type=int, default=256, metavar="PX", help="side of what is drawn"
+    )
+    parser.add_argument(
+        "--width", type=int, default=1200, metavar="PX", help="at most (%(default)s)"
     )
     parser.add_argument("--out", type=Path, default=Path("touching.png"))
     training = parser.add_argument_group("to train the notebook's model")
@@ -85,6 +89,7 @@ def run(options: argparse.Namespace) -> int:
             found[way] = int(np.unique(labels[rows, columns]).size - 1)
     truth = field.labels[rows, columns]
     save_ways(options.out, field.image[rows, columns], ways, truth, title=title)
+    shrink(options.out, options.width)
     n_true = int(np.unique(truth[truth > 0]).size)
     print_table(["way", "nuclei"], [["true", n_true], *map(list, found.items())])
     print(
@@ -99,6 +104,18 @@ def run(options: argparse.Namespace) -> int:
         )
     )
     return 0
+
+
+def shrink(path: Path, width: int) -> None:
+    """Make a picture no wider, and its file as small as PNG can: a README loads it."""
+    picture = cv2.imread(str(path))
+    assert picture is not None, "it has just been written"
+    if picture.shape[1] > width:
+        height = round(picture.shape[0] * width / picture.shape[1])
+        picture = cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
+    _, data = cv2.imencode(".png", picture, [cv2.IMWRITE_PNG_COMPRESSION, 9])
+    with atomic_path(path) as beside:
+        beside.write_bytes(data.tobytes())
 
 
 def _find_notebook(options: argparse.Namespace, folder: Path) -> BundleInfo:
