@@ -198,6 +198,27 @@ def _find(folder: Path) -> Bundle:
     return bundle
 
 
+def find_tuned(info: BundleInfo, out: Path | None) -> Bundle:
+    """Find where a bundle with other thresholds goes: to itself, or to a copy.
+
+    Raises
+    ------
+    BundleError
+        The bundle is one in the box, or the folder holds something.
+    """
+    if out is None and name_model(info.paths.root) is not None:
+        raise BundleError(
+            f"{info.paths.root.name} is a model in the box, which stays as it is; name "
+            "a folder for a copy with the new thresholds (--out)"
+        )
+    if out is None:
+        return info.paths
+    target = Bundle(out.absolute())
+    if target.root.exists() and any(target.root.iterdir()):
+        raise BundleError(f"{out} holds something already; name another folder")
+    return target
+
+
 def write_tuned(
     info: BundleInfo,
     instances: InstancesConfig,
@@ -222,17 +243,10 @@ def write_tuned(
     Raises
     ------
     BundleError
-        The bundle is one in the box, or the folder holds something.
+        See :func:`find_tuned`.
     """
-    if out is None and name_model(info.paths.root) is not None:
-        raise BundleError(
-            f"{info.paths.root.name} is a model in the box, which stays as it is; name "
-            "a folder for a copy with the new thresholds (--out)"
-        )
-    target = info.paths if out is None else Bundle(out.absolute())
+    target = find_tuned(info, out)
     if out is not None:
-        if target.root.exists() and any(target.root.iterdir()):
-            raise BundleError(f"{out} holds something already; name another folder")
         create_private(target.root)
         with atomic_path(target.weights) as temporary:
             shutil.copyfile(info.paths.weights, temporary)

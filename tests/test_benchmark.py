@@ -293,6 +293,14 @@ class TestOnLittle:
         picture = cv2.imread(str(path))
         assert 3 * 96 < picture.shape[1] <= 600
 
+    def test_what_cannot_start_is_one_line_and_2(self, model, tmp_path):
+        words = ("agreement", "--model", model, "--archive", f"{tmp_path}/no.h5:X")
+        answer = start_benchmark(*words)
+        (line,) = answer.stderr.splitlines()
+        assert answer.returncode == 2
+        assert line.startswith("jobs.benchmark: ")
+        assert "no.h5: not found" in line
+
     def test_agreement(self, model):
         table, rows = run_benchmark(
             *("agreement", "--model", model, "--limit", 2, "--whole", 256),

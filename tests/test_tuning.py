@@ -162,6 +162,16 @@ class TestTune:
         assert confidence["calibrated"] == tuned.crossed.calibrated.as_dict()
         assert confidence["plain"]["brier"] > confidence["calibrated"]["brier"]
 
+    def test_what_cannot_be_stored_is_refused_before_any_work(
+        self, archive, monkeypatch
+    ):
+        def work(*arguments):
+            raise AssertionError("images were predicted")
+
+        monkeypatch.setattr(engine.Engine, "predict_maps", work)
+        with pytest.raises(BundleError, match="stays as it is"):
+            tune(None, [f"{archive}:images"], f"{archive}:labels", Config())
+
     def test_out_leaves_the_bundle_as_it_is(self, mirror, fresh, archive, tmp_path):
         before = (fresh / "bundle.json").read_bytes()
         tuned = tune_here(fresh, archive, out=tmp_path / "tuned")

@@ -6,6 +6,7 @@ import signal
 import sys
 
 from jobs.benchmark import cluster_options
+from nucleiseg.errors import NucleisegError
 
 # Each is a module of this package, imported only when it is asked for, with
 # `add_arguments(parser)` and `run(options)`, which returns the exit status.
@@ -32,7 +33,7 @@ _BENCHMARKS = {
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one benchmark, and return its exit status."""
+    """Run one benchmark, and return its exit status; 2: it could not start."""
     arguments = sys.argv[1:] if arguments is None else arguments
     parser = argparse.ArgumentParser(
         prog="python -m jobs.benchmark", description=__doc__, allow_abbrev=False
@@ -53,7 +54,11 @@ def main(arguments: list[str] | None = None) -> int:
         return submission.send(options, arguments)
     # Daemons and workers must be taken down when a time limit ends this.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    return int(module.run(options))
+    try:
+        return int(module.run(options))
+    except NucleisegError as error:
+        print(f"jobs.benchmark: {error}", file=sys.stderr)
+        return 2
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from nucleiseg.bundle import BundleInfo, read_bundle, write_tuned
+from nucleiseg.bundle import BundleInfo, find_tuned, read_bundle, write_tuned
 from nucleiseg.config import Config, InstancesConfig
 from nucleiseg.counting import prepare
 from nucleiseg.devices import available_cores
@@ -75,17 +75,19 @@ def tune(
         Something does not fit, and nothing has been written.
     """
     info = read_bundle(model)
+    # Before all images are predicted, not after.
+    find_tuned(info, out)
     prepared = prepare(images, model, config, workers=1)
     if prepared.plan.unreadable:
         failed = prepared.plan.describe(prepared.plan.unreadable[0])
         raise RunError(f"{failed} cannot be read; mend it, or name the others only")
+    if prepared.plan.n_images < _LEAST_IMAGES:
+        raise RunError(
+            f"{prepared.plan.n_images} labelled images are too few to choose "
+            f"thresholds on; name {_LEAST_IMAGES} or more"
+        )
     with tempfile.TemporaryDirectory(prefix="nucleiseg-tune-") as folder:
         found = predict_labelled(prepared, labels, Path(folder))
-        if len(found) < _LEAST_IMAGES:
-            raise RunError(
-                f"{len(found)} labelled images are too few to choose thresholds on; "
-                f"name {_LEAST_IMAGES} or more"
-            )
         pairs = _make_pairs(info)
         table = Table(pairs, _measure(found, pairs, info.instances))
         choice = table.choose()
