@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from jobs.benchmark import counted
 from jobs.benchmark.measuring import describe_machine, print_table, say
-from jobs.benchmark.models import open_folder
+from jobs.benchmark.models import add_setting_argument, open_folder
 from jobs.benchmark.spoiling import read_fields
 from nucleiseg.archives import find_images, open_reader, split_name
 from nucleiseg.bundle import read_bundle
@@ -69,14 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="PX",
         help="around a tile (%(default)s)",
     )
-    parser.add_argument(
-        "--setting",
-        dest="settings",
-        action="append",
-        default=[],
-        metavar="section.key=value",
-        help="one more setting of the counts",
-    )
+    add_setting_argument(parser)
     parser.add_argument("--folder", type=Path, help="keeps the archives")
 
 
@@ -108,8 +101,11 @@ def run(options: argparse.Namespace) -> int:
                     labels=way.labels,
                 )
                 # A failed image has no count, which is another one than any other.
-                counts = count.counts().fillna(-1).to_numpy(dtype=np.int64)
-                reference = counts if reference is None else reference
+                counts: NDArray[np.int64] = np.asarray(
+                    count.counts().fillna(-1), dtype=np.int64
+                )
+                if reference is None:
+                    reference = counts
                 scales = [scale["scale"] for scale in count.scales]
                 rows.append({"way": way.name, **compare(counts, reference, scales)})
     print(f"{origin} images, {model.title}; counts beside those of whole images")

@@ -19,6 +19,7 @@ from typing import Any
 
 from nucleiseg.attempts import Attempts
 from nucleiseg.cluster import GatheredTeam, gather
+from nucleiseg.cluster.dask_team import Task
 from nucleiseg.cluster.rendezvous import find_meeting
 from nucleiseg.cluster.task import Report
 from nucleiseg.config import Config
@@ -62,9 +63,9 @@ def do_nothing(number: int) -> Report:
 class _EmptyTeam(GatheredTeam):
     """Hands out shards that hold no work."""
 
-    def _submit(self, number: int, finished: Any) -> Any:
-        future = self._client.submit(do_nothing, number, pure=False)
-        future.add_done_callback(lambda _: finished.put(number))
+    def _submit(self, task: Task, finished: Any) -> Any:
+        future = self._client.submit(do_nothing, task, pure=False)
+        future.add_done_callback(lambda _: finished.put(task))
         return future
 
 

@@ -1,6 +1,7 @@
 """What `rivals` and `ladder` have in common: options and figures."""
 
 import argparse
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,26 @@ def make_rules(options: argparse.Namespace, folder: Path) -> Rules:
         options.config,
         tuple(options.settings),
         60 * options.core_minutes,
+    )
+
+
+def write_json(
+    benchmark: str,
+    options: argparse.Namespace,
+    rules: Rules,
+    machine: dict[str, Any],
+    rows: list[dict[str, Any]],
+) -> str:
+    """Write what was measured, and under which rules, as JSON."""
+    return json.dumps(
+        {
+            "benchmark": benchmark,
+            "images": rules.contest.origin,
+            "core_minutes": options.core_minutes,
+            "settings": options.settings,
+            "machine": machine,
+            "rows": rows,
+        }
     )
 
 

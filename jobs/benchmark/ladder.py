@@ -12,8 +12,6 @@ has its own luck: an interval says how sure the images are, not another seed. Wi
 """
 
 import argparse
-import json
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -34,11 +32,11 @@ from jobs.benchmark.contest_options import (
     make_rules,
     summarise,
     write_figure,
+    write_json,
 )
 from jobs.benchmark.contest_options import add_arguments as add_contest_arguments
 from jobs.benchmark.measuring import describe_machine, print_table
 from jobs.benchmark.models import open_folder
-from nucleiseg.errors import NucleisegError
 from nucleiseg.metrics import paired_bootstrap
 
 # Settings that are not named are those of the configuration: of our default, all on.
@@ -73,15 +71,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Climb, and print a table and JSON; 2: it could not start."""
+    """Climb, and print a table and JSON."""
     machine = describe_machine()
-    try:
-        with open_folder(options) as name:
-            rules = make_rules(options, Path(name))
-            outcomes = [compete(one, rules) for one in list_rungs(options.until)]
-    except NucleisegError as error:
-        print(f"jobs.benchmark: {error}", file=sys.stderr)
-        return 2
+    with open_folder(options) as name:
+        rules = make_rules(options, Path(name))
+        outcomes = [compete(one, rules) for one in list_rungs(options.until)]
     rows = [
         {**summarise(outcome), "gain": compare(below, outcome)}
         for below, outcome in zip([None, *outcomes], outcomes, strict=False)
@@ -93,18 +87,7 @@ def run(options: argparse.Namespace) -> int:
         "the rung below, with its paired 95 % interval"
     )
     _print_rows(rows)
-    print(
-        json.dumps(
-            {
-                "benchmark": "ladder",
-                "images": rules.contest.origin,
-                "core_minutes": options.core_minutes,
-                "settings": options.settings,
-                "machine": machine,
-                "rows": rows,
-            }
-        )
-    )
+    print(write_json("ladder", options, rules, machine, rows))
     return 0
 
 

@@ -46,6 +46,13 @@ def add_material(parser: argparse.ArgumentParser) -> None:
         default="percentile",
         help="of trained models (%(default)s)",
     )
+    add_setting_argument(parser)
+    # For tests: a network that has learnt next to nothing.
+    parser.add_argument("--train-images", type=int, help=argparse.SUPPRESS)
+
+
+def add_setting_argument(parser: argparse.ArgumentParser) -> None:
+    """Declare the option for settings of the counts."""
     parser.add_argument(
         "--setting",
         dest="settings",
@@ -54,8 +61,6 @@ def add_material(parser: argparse.ArgumentParser) -> None:
         metavar="section.key=value",
         help="one more setting of the counts",
     )
-    # For tests: a network that has learnt next to nothing.
-    parser.add_argument("--train-images", type=int, help=argparse.SUPPRESS)
 
 
 def open_folder(options: argparse.Namespace) -> AbstractContextManager[str | Path]:

@@ -22,7 +22,7 @@ import numpy as np
 from nucleiseg.bundle import BundleInfo, read_bundle, write_info
 from nucleiseg.config import Config
 from nucleiseg.instances import ImageSummary
-from nucleiseg.monitoring import read_status
+from nucleiseg.monitoring import CountStatus, read_status
 from nucleiseg.runs import Bundle, CountRun
 from nucleiseg.shards import make_plan, read_plan, write_plan
 from nucleiseg.tables import ImageRow, find_missing, merge, write_partial
@@ -163,6 +163,7 @@ def _write_partials(options: argparse.Namespace) -> None:
 
 def _read_status(options: argparse.Namespace) -> None:
     status = read_status(_run(options).root, now_s=time.time())
+    assert isinstance(status, CountStatus)
     assert status.n_images_done == options.images
 
 

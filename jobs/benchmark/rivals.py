@@ -12,8 +12,6 @@ the other, and the other way round. With --folder, what is finished is kept.
 
 import argparse
 import importlib.util
-import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +21,12 @@ from jobs.benchmark.contest_options import (
     make_rules,
     summarise,
     write_figure,
+    write_json,
 )
 from jobs.benchmark.contest_options import add_arguments as add_contest_arguments
 from jobs.benchmark.measuring import describe_machine, print_table
 from jobs.benchmark.models import open_folder
-from nucleiseg.errors import ConfigError, NucleisegError
+from nucleiseg.errors import ConfigError
 
 _RIVALS = {
     "stardist": Contestant("stardist", is_stardist=True),
@@ -44,18 +43,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Train and score each, and print a table and JSON; 2: it could not start."""
+    """Train and score each, and print a table and JSON."""
     machine = describe_machine()
     contestants = [Contestant("ours"), *(_RIVALS[name] for name in options.rivals)]
-    try:
-        if "stardist" in options.rivals:
-            _refuse_missing_stardist()
-        with open_folder(options) as name:
-            rules = make_rules(options, Path(name))
-            rows = [summarise(compete(one, rules)) for one in contestants]
-    except NucleisegError as error:
-        print(f"jobs.benchmark: {error}", file=sys.stderr)
-        return 2
+    if "stardist" in options.rivals:
+        _refuse_missing_stardist()
+    with open_folder(options) as name:
+        rules = make_rules(options, Path(name))
+        rows = [summarise(compete(one, rules)) for one in contestants]
     first = rows[0]
     print(
         f"{first['n_images']} images of {rules.contest.origin}, {first['n_true']:,} "
@@ -63,18 +58,7 @@ def run(options: argparse.Namespace) -> int:
         "of each half from the other"
     )
     _print_rows(rows)
-    print(
-        json.dumps(
-            {
-                "benchmark": "rivals",
-                "images": rules.contest.origin,
-                "core_minutes": options.core_minutes,
-                "settings": options.settings,
-                "machine": machine,
-                "rows": rows,
-            }
-        )
-    )
+    print(write_json("rivals", options, rules, machine, rows))
     return 0
 
 

@@ -145,7 +145,7 @@ def write_sets(path: Path, fields: list[Field], factor: float) -> list[ScaledSet
             ]
             diameters = [find_diameters(labels) for _, labels in pairs]
             group = f"{shape[0]}x{shape[1]}"
-            stacks = {
+            stacks: dict[str, NDArray[Any]] = {
                 "images": np.stack([image for image, _ in pairs]),
                 "labels": np.stack([labels for _, labels in pairs]),
             }

@@ -104,7 +104,8 @@ def draw_blanks() -> Iterator[Image]:
 
 
 def _digitise(values: NDArray[Any]) -> Image:
-    return np.rint(values).clip(0, 255).astype(np.uint8)
+    digits: Image = np.rint(values).clip(0, 255).astype(np.uint8)
+    return digits
 
 
 def _add_noise(field: Field, rng: Rng) -> Image:
@@ -140,7 +141,8 @@ def _make_saturation(share: float) -> Spoil:
 
 def _invert(field: Field, rng: Rng) -> Image:
     image = field.image
-    return image.max() - (image - image.min())
+    inverted: Image = image.max() - (image - image.min())
+    return inverted
 
 
 def _make_scaling(factor: float) -> Spoil:

@@ -89,7 +89,7 @@ def train(contest: Contest, folder: Path, budget: Budget) -> dict[str, Any]:
 def _make_callback(highest_rate: float, budget: Budget) -> Any:
     import keras
 
-    class FollowBudget(keras.callbacks.Callback):
+    class FollowBudget(keras.callbacks.Callback):  # type: ignore[misc]
         """Sets the learning rate, counts steps, and stops when the budget is used."""
 
         n_steps = 0
@@ -170,7 +170,7 @@ def predict(
         for stack in stacks
     }
     seconds = time.perf_counter() - start_s
-    np.savez_compressed(out, **found)
+    np.savez_compressed(out, **found)  # type: ignore[arg-type]
     return {"n_images": sum(map(len, found.values())), "seconds": seconds}
 
 

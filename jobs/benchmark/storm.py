@@ -92,9 +92,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Count through the storm; 1: some table was not right, 2: no SLURM here."""
-    proctracks = {None: [best_proctrack()], "both": ["cgroup", "linuxproc"]}.get(
-        options.proctrack, [options.proctrack]
-    )
+    proctracks = [options.proctrack or best_proctrack()]
+    if options.proctrack == "both":
+        proctracks = ["cgroup", "linuxproc"]
     for proctrack in proctracks:
         if reason := availability(proctrack):
             print(f"no private SLURM here: {reason}", file=sys.stderr)
@@ -164,7 +164,13 @@ def _count(
     root = folder / "run"
     start_s = time.monotonic()
     answer = interruptions.submit_count(
-        *(slurm, root, [archive], model, "--workers", _N_WORKERS, *_SETTINGS),
+        slurm,
+        root,
+        [archive],
+        model,
+        "--workers",
+        _N_WORKERS,
+        *_SETTINGS,
         faults=faults,
     )
     if answer.returncode != 0:

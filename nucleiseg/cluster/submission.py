@@ -27,7 +27,7 @@ from nucleiseg.runs import Jobs, create_private, read_json, write_json
 logger = logging.getLogger(__name__)
 
 Cluster = Literal["slurm", "local"]
-RoleName = Literal["coordinator", "workers", "training"]
+RoleName = Literal["coordinator", "workers", "training", "benchmark"]
 
 # submitit's local executor ends a job after two minutes where it is not told.
 _LOCAL_LIMIT_MIN = 60 * 24 * 365
