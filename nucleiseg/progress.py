@@ -3,12 +3,18 @@
 import logging
 import sys
 import time
+from collections import deque
 from types import TracebackType
 from typing import Self
 
 from tqdm import tqdm
 
 logger = logging.getLogger(__name__)
+
+# Rates are those of so long: what a start cost, or a night beside other work, is no
+# guide to what is left.
+_WINDOW_S = 60.0
+_SAMPLE_S = 1.0
 
 
 class Progress:
@@ -24,6 +30,8 @@ class Progress:
         Units that were there before; they do not count for the rate.
     interval_s : float
         Shortest time between two lines of a log.
+    warms_up : bool
+        The first update is not typical (compiling is in it): rates are those after it.
     """
 
     def __init__(
@@ -34,14 +42,17 @@ class Progress:
         unit: str,
         done: int = 0,
         interval_s: float = 10.0,
+        warms_up: bool = False,
     ) -> None:
         self.total = total
         self.done = done
         self.label = label
         self.unit = unit
-        self._first = done
         self._interval_s = interval_s
-        self._start_s = self._last_s = time.monotonic()
+        self._warms_up = warms_up
+        self._last_s = time.monotonic()
+        # Times and units: the oldest is that from which the rate is reckoned.
+        self._samples = deque([(self._last_s, done)])
         self._note = ""
         self._bar = (
             tqdm(total=total, initial=done, desc=label, unit=f" {unit}", leave=False)
@@ -53,12 +64,25 @@ class Progress:
         """Add finished units; `note` is shown behind the figures."""
         self.done += n_units
         self._note = note
+        self._sample()
         if self._bar is not None:
             self._bar.set_postfix_str(note, refresh=False)
             self._bar.update(n_units)
         elif time.monotonic() - self._last_s >= self._interval_s:
             self._last_s = time.monotonic()
             logger.info("%s", self.line())
+
+    def _sample(self) -> None:
+        now_s = time.monotonic()
+        if self._warms_up:
+            self._warms_up = False
+            self._samples.clear()
+            self._last_s = now_s
+        elif now_s - self._samples[-1][0] < _SAMPLE_S:
+            return
+        self._samples.append((now_s, self.done))
+        while len(self._samples) > 2 and now_s - self._samples[1][0] >= _WINDOW_S:
+            self._samples.popleft()
 
     @property
     def note(self) -> str:
@@ -67,8 +91,8 @@ class Progress:
 
     def line(self) -> str:
         """Give the state in one line, as a log shows it."""
-        elapsed_s = max(time.monotonic() - self._start_s, 1e-9)
-        rate = (self.done - self._first) / elapsed_s
+        from_s, first = self._samples[0]
+        rate = (self.done - first) / max(time.monotonic() - from_s, 1e-9)
         left_s = (self.total - self.done) / rate if rate else float("inf")
         time_left = _clock(left_s) if rate else "unknown"
         share = 100 * self.done / self.total if self.total else 100

@@ -58,6 +58,41 @@ class TestLine:
                 "counting: 60/100 images (60 %), 1.0 images/s, 0:00:40 left"
             )
 
+    def test_rate_is_that_of_the_last_minute(self, clock):
+        with make_progress(10_000) as shown:
+            clock.now_s += 100  # a slow start
+            shown.update(100)
+            for _ in range(70):
+                clock.now_s += 1
+                shown.update(10)
+            assert "(8 %), 10.0 images/s, 0:15:20 left" in shown.line()
+
+    def test_rate_of_rare_updates_is_that_since_the_one_before(self, clock):
+        with make_progress(1000) as shown:
+            for n_units in (10, 200, 300):
+                clock.now_s += 100
+                shown.update(n_units)
+            assert "(51 %), 3.0 images/s, 0:02:43 left" in shown.line()
+
+    def test_units_within_a_second_are_counted(self, clock):
+        with make_progress() as shown:
+            for _ in range(25):
+                clock.now_s += 0.125
+                shown.update(1)
+            assert "25/100 images (25 %), 8.0 images/s" in shown.line()
+
+    def test_first_update_of_what_warms_up_does_not_count(self, clock, caplog):
+        with make_progress(warms_up=True, done=20) as shown:
+            clock.now_s += 30
+            shown.update(10)
+            assert shown.line().endswith("0.0 images/s, unknown left")
+            assert not caplog.records
+            clock.now_s += 10
+            shown.update(20)
+            assert shown.line() == (
+                "counting: 50/100 images (50 %), 2.0 images/s, 0:00:25 left"
+            )
+
     def test_before_the_first(self, clock):
         with make_progress() as shown:
             assert shown.line() == (

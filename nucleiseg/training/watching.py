@@ -44,7 +44,11 @@ class Watch:
         self._run = run
         self._n_epochs = n_epochs
         self.progress = Progress(
-            n_epochs * n_images, label="training", unit="images", done=done
+            n_epochs * n_images,
+            label="training",
+            unit="images",
+            done=done,
+            warms_up=True,
         )
         self._events = Events(run) if wants_tensorboard else None
         self._looked_s = self._epoch_s = time.monotonic()
