@@ -55,15 +55,15 @@ class Hdf5Reader(Reader):
         self._slab: np.ndarray[Any, Any] | None = None
         self._slab_start = 0
 
-    def _read_block(self, start: int, stop: int) -> np.ndarray[Any, Any]:
+    def _read_block(self, start: int, stop: int, out: np.ndarray[Any, Any]) -> None:
+        # With a channel axis, where there is one.
         if not self.info.is_stack:
-            values = np.empty(self.info.shape, dtype=self.info.dtype)
-            self._dataset.read_direct(values)
-            return values
-        values = np.empty((stop - start, *self.info.shape[1:]), dtype=self.info.dtype)
+            self._dataset.read_direct(out.reshape(self.info.shape))
+            return
+        values = out.reshape(stop - start, *self.info.shape[1:])
         if self._layout is None or self._layout.slab_images == 1:
             self._dataset.read_direct(values, source_sel=np.s_[start:stop])
-            return values
+            return
         place = start
         while place < stop:
             slab_start, slab_stop = self._layout.find_slab(place)
@@ -75,7 +75,6 @@ class Hdf5Reader(Reader):
                 slab = self._get_slab(slab_start, slab_stop)
                 part[...] = slab[place - slab_start :][: len(part)]
             place = slab_stop
-        return values
 
     def _get_slab(self, start: int, stop: int) -> np.ndarray[Any, Any]:
         if self._slab is None or self._slab_start != start:

@@ -46,9 +46,9 @@ class NpzReader(Reader):
         else:
             self._bytes = StreamedMember(archive, member)
 
-    def _read_block(self, start: int, stop: int) -> np.ndarray[Any, Any]:
+    def _read_block(self, start: int, stop: int, out: np.ndarray[Any, Any]) -> None:
         header = self._header
-        raw = np.empty((stop - start) * self._image_bytes, dtype=np.uint8)
+        raw = out.reshape(-1).view(np.uint8)
         self._bytes.read_into(header.n_bytes + start * self._image_bytes, raw.data)
         is_last = stop == self.info.n_images
         if is_last and isinstance(self._bytes, StreamedMember):
@@ -56,8 +56,8 @@ class NpzReader(Reader):
         values = self._make_native(raw)
         if header.is_fortran:
             # One image only: stacks are refused when they are opened.
-            values = np.ascontiguousarray(values.reshape(header.shape, order="F"))
-        return values
+            image = values.reshape(header.shape, order="F").copy(order="C")
+            out[...] = image.reshape(out.shape)
 
     def _read_region(
         self, image: int, rows: tuple[int, int], columns: tuple[int, int]

@@ -36,13 +36,17 @@ class Reader(ABC):
         self._name = f"{name}:{info.key}"
         self._is_closed = False
 
-    def read(self, start: int, stop: int) -> np.ndarray[Any, Any]:
+    def read(
+        self, start: int, stop: int, *, out: np.ndarray[Any, Any] | None = None
+    ) -> np.ndarray[Any, Any]:
         """Read the images `start` to `stop - 1`.
 
         Parameters
         ----------
         start, stop : int
             0 <= start <= stop <= `info.n_images`.
+        out : (stop - start, H, W) ndarray of `info.dtype`, optional
+            Where to, C-contiguous; by default a new array.
 
         Returns
         -------
@@ -52,19 +56,28 @@ class Reader(ABC):
         Raises
         ------
         ValueError
-            For a range outside the dataset, or after `close`.
+            For a range outside the dataset, another `out`, or after `close`.
         ArchiveError
             Where the archive is damaged, naming dataset and range.
         """
         self._check_range(start, stop, self.info.n_images, "images")
         shape = (stop - start, *self.info.image_shape)
+        if out is None:
+            out = np.empty(shape, dtype=self.info.dtype)
+        elif (out.shape, out.dtype) != (shape, np.dtype(self.info.dtype)) or not (
+            out.flags.c_contiguous
+        ):
+            raise ValueError(
+                f"out is {out.shape} {out.dtype}, expected {shape} {self.info.dtype}, "
+                "C-contiguous"
+            )
         if start == stop:
-            return np.empty(shape, dtype=self.info.dtype)
+            return out
         last = stop - 1
         images = f"image {start}" if start == last else f"images {start} to {last}"
         with self._name_failures(images):
-            block = self._read_block(start, stop)
-        return block.reshape(shape)
+            self._read_block(start, stop, out)
+        return out
 
     def read_region(
         self, image: int, rows: tuple[int, int], columns: tuple[int, int]
@@ -124,8 +137,8 @@ class Reader(ABC):
             ) from error
 
     @abstractmethod
-    def _read_block(self, start: int, stop: int) -> np.ndarray[Any, Any]:
-        """Read a range of at least one image: as `read`, with any channel axis."""
+    def _read_block(self, start: int, stop: int, out: np.ndarray[Any, Any]) -> None:
+        """Read a range of at least one image into `out`, as `read` does."""
 
     @abstractmethod
     def _read_region(

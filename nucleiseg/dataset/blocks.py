@@ -1,5 +1,6 @@
 """What is read at once: neighbouring images of one source, some MB of them."""
 
+import math
 import mmap
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -8,6 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from nucleiseg.archives import Reader
 from nucleiseg.dataset.readers import Readers
 from nucleiseg.dataset.sources import LabelledShapes, Source, Span
 
@@ -87,26 +89,22 @@ def load_block(block: Block, readers: Readers) -> Pixels:
     if block.is_direct:
         return _Direct(block, readers)
     with readers.lend(block.source) as (images, labels):
-        return _Held(
-            block,
-            _put_apart(images.read(block.start, block.stop)),
-            _put_apart(labels.read(block.start, block.stop)),
-        )
+        return _Held(block, _read_apart(images, block), _read_apart(labels, block))
 
 
-def _put_apart(values: NDArray[Any]) -> NDArray[Any]:
-    """Copy values into memory that goes back to the system as soon as it is free.
+def _read_apart(reader: Reader, block: Block) -> NDArray[Any]:
+    """Read into memory that goes back to the system as soon as it is free.
 
     Blocks come and go in several threads; in the heap they would leave holes of their
     own size, and the process would grow with the archive.
     """
+    shape = (block.stop - block.start, *reader.info.image_shape)
+    n_bytes = math.prod(shape) * np.dtype(reader.info.dtype).itemsize
     # Private: shared memory counts against no limit of the process.
     flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
-    memory = mmap.mmap(-1, max(1, values.nbytes), flags=flags)
-    apart = np.frombuffer(memory, dtype=values.dtype)
-    copy = apart[: values.size].reshape(values.shape)
-    copy[...] = values
-    return copy
+    memory = mmap.mmap(-1, max(1, n_bytes), flags=flags)
+    apart = np.frombuffer(memory, dtype=reader.info.dtype, count=math.prod(shape))
+    return reader.read(block.start, block.stop, out=apart.reshape(shape))
 
 
 class Blocks:
