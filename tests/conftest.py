@@ -8,6 +8,7 @@ import sys
 import warnings
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import pytest
 
@@ -22,6 +23,10 @@ from nucleiseg.runs import Bundle
 from tests.slurm import Options, PrivateSlurm, availability, best_proctrack
 
 REPOSITORY = Path(__file__).parents[1]
+
+# No timed tests: machines are noisy.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 
 def run_nucleiseg(*arguments, cwd=None, timeout_s=300):

@@ -1,8 +1,11 @@
 """Kill trainings at random instants, and compare what they end with.
 
+    python -m jobs.benchmark resume [--kills 25] [--replicas 1 2] [--seed N] ...
+
 Each training is killed (SIGKILL) again and again, half of the times in the middle of
 writing a checkpoint, started again by the same command, and compared with one that
 nobody disturbed: SHA-256 of weights, of optimiser and random state, and of history.csv.
+Dropout, augmentation and averaged weights are on.
 """
 
 import argparse
@@ -35,6 +38,10 @@ _SIDE_PX = 32
 _CHECKPOINT_MIN = 0.02
 _TRAINING = """\
 data: {{archive: "{archive}"}}
+augmentation:
+  {{flips: true, quarter_turns: true, rotation_deg: 180, scale: 1.3, elastic_px: 3,
+   brightness: 0.1, contrast: 1.5, gamma: 1.5, blur_px: 1, noise: 0.05,
+   background: 0.2, inversion: 0.1}}
 model: {{base_filters: 2, dropout: 0.3}}
 training:
   {{epochs: {epochs}, batch_size: 4, optimizer: adamw, schedule: cosine,
