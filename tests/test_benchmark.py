@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import cv2
@@ -275,6 +276,47 @@ class TestOnLittle:
         assert (clean["kind"], clean["wanted"], clean["images"]) == ("clean", "none", 6)
         assert (inverted["wanted"], noise["wanted"]) == ("inverted", "empty")
         assert inverted["inverted"] == noise["any"] == 100
+
+    def test_ceiling(self, tmp_path):
+        _, rows = run_benchmark(
+            *("ceiling", "--images", 192, "--side", 64, "--rounds", 1),
+            *("--cores", 1, "--folder", tmp_path),
+        )
+        (row,) = rows
+        assert row["images_per_s"] > 0
+        assert row["nuclei_per_image"] > 0
+        assert "ms-label" in row
+        assert "ms-network" not in row
+
+    def test_answers_of_the_ceiling(self):
+        """Each shape is computed once, on real tiles; a lone tile is warming up."""
+        answers = """
+            import numpy as np
+            from nucleiseg.inference.network import TiledNetwork
+
+            computed = []
+            TiledNetwork.batch_shape = lambda self, shape: (4, *shape)
+            TiledNetwork.run = lambda self, tiles: computed.append(len(tiles)) or tiles
+            import jobs.benchmark.answering
+
+            network = TiledNetwork.__new__(TiledNetwork)
+            shapes = [(n, 8, side) for n in (1, 3, 4, 2) for side in (8, 9)]
+            batches = [np.full(shape, shape[0]) for shape in shapes]
+            answers = [network.run(batch) for batch in batches]
+            print(computed, [int(answer.max()) for answer in answers])
+            print([len(answer) for answer in answers])
+        """
+        ran = subprocess.run(
+            [sys.executable, "-c", textwrap.dedent(answers)],
+            capture_output=True,
+            text=True,
+            cwd=REPOSITORY,
+            check=True,
+        )
+        assert ran.stdout.splitlines() == [
+            "[1, 1, 3, 3, 4, 4] [1, 1, 3, 3, 4, 4, 4, 4]",
+            "[1, 1, 3, 3, 4, 4, 2, 2]",
+        ]
 
     def test_figure_without_a_model(self, tmp_path):
         answer = start_benchmark("figure", "--out", tmp_path / "touching.png")

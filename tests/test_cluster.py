@@ -13,8 +13,11 @@ import pytest
 
 from nucleiseg import synthetic
 from nucleiseg.cluster import Workers, open_team
+from nucleiseg.cluster.crew import Crew
+from nucleiseg.cluster.place import Place
 from nucleiseg.config import load_config
 from nucleiseg.counting import count, prepare
+from nucleiseg.runs import CountRun
 
 
 @pytest.fixture(scope="module")
@@ -175,3 +178,22 @@ def test_images_that_kill_their_worker_cost_only_themselves(model, tmp_path):
     count(prepare([f"{archive}:*"], model, config), here, workers=0)
     assert (folder / "counts.csv").read_bytes() == (here / "counts.csv").read_bytes()
     assert len(pd.read_csv(folder / "counts.csv")) == 22
+
+
+@pytest.mark.parametrize(
+    ("granted", "n_workers", "dealt"),
+    [
+        ((), 2, [None, None]),
+        (("3",), 1, [None]),
+        (("3",), 2, ["3", "3"]),
+        (("0", "1"), 1, [None]),
+        (("0", "1"), 2, ["0", "1"]),
+        (("0", "1"), 4, ["0", "1", "0", "1"]),
+    ],
+)
+def test_gpus_of_a_job_are_dealt_out(tmp_path, granted, n_workers, dealt):
+    place = Place("7", 0, 0, "node1", None, granted, is_slurm=True)
+    crew = Crew(
+        CountRun(tmp_path), "plan", None, place, None, n_workers=n_workers, scratch=None
+    )
+    assert [crew._gpu(number) for number in range(n_workers)] == dealt

@@ -21,7 +21,7 @@ from nucleiseg import synthetic
 from nucleiseg.archives import open_reader
 from nucleiseg.bundle import read_bundle, write_info
 from nucleiseg.cli import main
-from nucleiseg.cluster import Team, plan_workers
+from nucleiseg.cluster import Team, expect_workers, plan_workers
 from nucleiseg.config import Config, load_config
 from nucleiseg.counting import choose_pictures, count, prepare
 from nucleiseg.counting.claim import claim
@@ -557,8 +557,24 @@ def test_each_worker_gets_one_of_the_gpus_that_were_granted(monkeypatch):
     assert plan_workers(3, device="cpu", n_shards=9).gpus == ()
     with pytest.raises(RunError, match="shows 2 GPUs"):
         plan_workers(3, device="auto", n_shards=9)
+    with pytest.raises(RunError, match=r"raise cluster\.workers_per_gpu"):
+        plan_workers(3, device="auto", n_shards=9)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
     assert plan_workers(None, device="auto", n_shards=9).gpus == ()
+
+
+def test_several_workers_may_share_a_gpu(monkeypatch):
+    monkeypatch.setattr("nucleiseg.cluster.workers.available_cores", lambda: 12)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5")
+    shared = plan_workers(None, device="auto", n_shards=9, per_gpu=3)
+    assert shared.gpus == ("2", "5", "2", "5", "2", "5")
+    assert (shared.count, shared.n_threads) == (6, 2)
+    assert plan_workers(3, device="gpu", n_shards=9, per_gpu=3).gpus == ("2", "5", "2")
+    assert plan_workers(None, device="auto", n_shards=1, per_gpu=3).gpus == ("2",)
+    with pytest.raises(RunError, match="shows 2 GPUs and 3 may share one"):
+        plan_workers(7, device="auto", n_shards=9, per_gpu=3)
+    assert expect_workers(None, device="auto", per_gpu=3) == (6, "gpu")
+    assert plan_workers(None, device="cpu", n_shards=9, per_gpu=3).count == 1
 
 
 def test_an_empty_probability_map_counts_0():

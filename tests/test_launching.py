@@ -193,6 +193,19 @@ class TestJobs:
         submit_count(prepared(workers=6, gpus=2), run.root, "slurm")
         assert functions_of(run) == {("yes", 0): 1, ("no", 2): 3}
 
+    @pytest.mark.parametrize(
+        ("gpus", "n_workers", "n_in_all"), [(2, 6, 18), (None, 1, 6)]
+    )
+    def test_workers_that_share_a_gpu(
+        self, prepared, tools, tmp_path, gpus, n_workers, n_in_all
+    ):
+        run = CountRun(tmp_path / "run")
+        shared = prepared(workers=6, gpus=gpus, workers_per_gpu=3)
+        submit_count(shared, run.root, "slurm")
+        n_jobs = 6 // (gpus or 1)
+        assert functions_of(run) == {("yes", 0): 1, ("no", n_workers): n_jobs}
+        assert shared.config.cluster.n_workers == n_in_all
+
     def test_training_is_one_job(self):
         (text,) = preview_training(Config(), None)
         assert array_of(text) is None

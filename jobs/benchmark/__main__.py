@@ -13,6 +13,7 @@ from nucleiseg.errors import NucleisegError
 _BENCHMARKS = {
     "agreement": "the same images whole, in tiles, in other dtypes and by segment",
     "count": "images a second beside the notebook's way and the bare network",
+    "ceiling": "images a second of all but the network: how fast a device pays",
     "cluster": "what coordinating costs: shards that hold no work",
     "figure": "one crowded field, the notebook's result and ours, errors marked",
     "flags": "how often flags are raised, on real images as they are and spoilt",

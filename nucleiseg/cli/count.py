@@ -55,7 +55,7 @@ def _prepare(options: argparse.Namespace, config: Config, *, labels: bool) -> Pr
         options.model,
         config,
         folder=options.run,
-        workers=config.cluster.workers if is_sent else options.workers,
+        workers=config.cluster.n_workers if is_sent else options.workers,
         labels=labels,
     )
 

@@ -16,6 +16,7 @@ from nucleiseg.cluster.place import Place
 from nucleiseg.cluster.records import take_leave_note
 from nucleiseg.cluster.rendezvous import Meeting
 from nucleiseg.cluster.task import worker_environment
+from nucleiseg.cluster.workers import deal_gpu
 from nucleiseg.config import ClusterConfig
 from nucleiseg.devices import available_cores
 from nucleiseg.runs import CountRun
@@ -131,9 +132,9 @@ class Crew:
     def _gpu(self, number: int) -> str | None:
         """GPU of a worker: what SLURM pinned stays pinned, several are dealt out."""
         gpus = self._place.gpus
-        if self._n_workers == 1 or len(gpus) < self._n_workers:
+        if self._n_workers == 1 or not gpus:
             return None
-        return gpus[number]
+        return deal_gpu(gpus, number)
 
     def _note(self, number: int) -> Path:
         return self._scratch / f"{number}.device"

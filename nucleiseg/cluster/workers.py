@@ -1,6 +1,7 @@
 """How this machine's GPUs or cores are shared between workers."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -18,54 +19,68 @@ class Workers:
     n_threads: int
     """Cores each may keep busy."""
     gpus: tuple[str, ...] = ()
-    """One GPU for each worker, as CUDA_VISIBLE_DEVICES names it; empty: CPUs."""
+    """GPU of each worker, as CUDA_VISIBLE_DEVICES names it; empty: CPUs."""
 
 
-def plan_workers(wanted: int | None, *, device: str, n_shards: int) -> Workers:
+def plan_workers(
+    wanted: int | None, *, device: str, n_shards: int, per_gpu: int = 1
+) -> Workers:
     """Share this machine's GPUs or cores between workers.
 
     Parameters
     ----------
     wanted : int or None
-        Number of workers; None: one a GPU, or one on a CPU; 0: none, in this process.
+        Number of workers; None: `per_gpu` a GPU, or one on a CPU; 0: none, in this
+        process.
     device : {"auto", "cpu", "gpu"}
     n_shards : int
         Shards to compute: more workers than that would only load the network.
+    per_gpu : int
+        Workers that may share a GPU.
 
     Raises
     ------
     RunError
-        More workers than GPUs.
+        More workers than may share the GPUs.
     """
     cores = available_cores()
     gpus = () if device == "cpu" else _visible_gpus()
     if gpus:
-        count = len(gpus) if wanted is None else wanted
-        if count > len(gpus):
+        most = len(gpus) * per_gpu
+        count = most if wanted is None else wanted
+        if count > most:
             raise RunError(
-                f"--workers {count}, but this machine shows {len(gpus)} GPUs and each "
-                "worker takes one; lower it, or set inference.device=cpu"
+                f"--workers {count}, but this machine shows {len(gpus)} GPUs and "
+                f"{per_gpu} may share one; lower it, raise cluster.workers_per_gpu, or "
+                "set inference.device=cpu"
             )
         count = min(count, max(1, n_shards))
-        return Workers(count, max(1, cores // max(1, count)), gpus[:count])
+        dealt = tuple(deal_gpu(gpus, number) for number in range(count))
+        return Workers(count, max(1, cores // max(1, count)), dealt)
     count = min(1 if wanted is None else wanted, max(1, n_shards))
     return Workers(count, max(1, cores // max(1, count)))
 
 
+def deal_gpu(gpus: Sequence[str], number: int) -> str:
+    """Give the GPU of a worker, by its number: all have as many workers, or nearly."""
+    return gpus[number % len(gpus)]
+
+
 def expect_workers(
-    wanted: int | None, *, device: Literal["auto", "cpu", "gpu"]
+    wanted: int | None, *, device: Literal["auto", "cpu", "gpu"], per_gpu: int = 1
 ) -> tuple[int, Literal["cpu", "gpu"]]:
     """Foresee how many workers there will be and on what, without starting any.
 
     Parameters
     ----------
     wanted : int or None
-        Workers, here or on a cluster; None: one a GPU of this machine, or one.
+        Workers, here or on a cluster; None: `per_gpu` a GPU of this machine, or one.
     device : {"auto", "cpu", "gpu"}
         As set; `gpu` where a cluster's nodes have GPUs, whatever there is here.
+    per_gpu : int
     """
     gpus = () if device == "cpu" else _visible_gpus()
-    count = max(1, len(gpus)) if wanted is None else max(1, wanted)
+    count = max(1, len(gpus) * per_gpu) if wanted is None else max(1, wanted)
     return count, "gpu" if gpus or device == "gpu" else "cpu"
 
 

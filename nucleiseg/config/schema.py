@@ -269,6 +269,12 @@ class ClusterConfig(Section):
     """Memory of a GPU job."""
     workers: int = Field(default=4, ge=1)
     """Workers to count with, one GPU each, in `workers / gpus` jobs."""
+    workers_per_gpu: int = Field(default=1, ge=1, le=16)
+    """So many in place of each worker on a GPU, here, too: Python limits what one can
+    label, whatever its cores, and a small network on a fast GPU does more
+    (`python -m jobs.benchmark ceiling` measures the limit; `nucleiseg status` says
+    whether labelling holds up the network). Each needs GPU memory for its own network,
+    and two cores or more."""
     throttle: int | None = Field(default=None, ge=1)
     """Most GPU jobs that may run at once."""
     coordinator: Literal["job", "worker"] = "job"
@@ -301,6 +307,15 @@ class ClusterConfig(Section):
     """A worker that has waited so long for a coordinator leaves, and frees its GPU."""
     max_restarts: int = Field(default=100, ge=0)
     """Most times that a job is requeued."""
+
+    def share_gpus(self, n_gpus: int) -> int:
+        """Count the workers of a job that counts; 1 where it has no GPU."""
+        return max(1, n_gpus * self.workers_per_gpu)
+
+    @property
+    def n_workers(self) -> int:
+        """Workers of a count, over all jobs."""
+        return self.workers * self.share_gpus(1 if self.gpus else 0)
 
     @model_validator(mode="after")
     def _consistent(self) -> "ClusterConfig":

@@ -94,7 +94,11 @@ def prepare(
     """
     bundle = read_bundle(model)
     resolved = _resolve_index(resolve_for_counting(config, bundle))
-    n_workers, device = expect_workers(workers, device=config.inference.device)
+    n_workers, device = expect_workers(
+        workers,
+        device=config.inference.device,
+        per_gpu=config.cluster.workers_per_gpu,
+    )
     plan = make_plan(
         inputs,
         resolved,
@@ -175,7 +179,10 @@ def count(prepared: Prepared, folder: Path, *, workers: int | None) -> CountResu
     claim(run, plan, config, prepared.model)
     missing = find_missing(run, plan)
     workers_here = plan_workers(
-        workers, device=config.inference.device, n_shards=len(missing)
+        workers,
+        device=config.inference.device,
+        n_shards=len(missing),
+        per_gpu=config.cluster.workers_per_gpu,
     )
     picks = choose_pictures(plan, config.table.pictures)
     if not missing:
@@ -317,7 +324,10 @@ def _describe_workers(workers: Workers) -> str:
     cores = f"{workers.n_threads} core{'s' if workers.n_threads > 1 else ''}"
     if workers.count == 0:
         return f"in this process with {cores}"
-    each = "a GPU" if workers.gpus else cores
+    each = cores
+    if workers.gpus:
+        is_shared = len(set(workers.gpus)) < workers.count
+        each = f"a share of a GPU and {cores}" if is_shared else "a GPU"
     return f"{workers.count} worker{'s' * (workers.count > 1)} with {each} each"
 
 

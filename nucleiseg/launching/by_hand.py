@@ -52,13 +52,14 @@ def count_by_hand(
         raise RunError("count_by_hand needs a job of SLURM; use count")
     slurm.refuse_several_tasks(slurm.COUNT_IS_ONE_PROCESS)
     run = CountRun(folder.absolute())
+    n_workers = config.cluster.share_gpus(len(grant.gpus))
     if grant.element == 0:
         prepared = prepare(
             inputs,
             model,
             for_cluster(config),
             folder=run.root,
-            workers=grant.n_elements * max(1, len(grant.gpus)),
+            workers=grant.n_elements * n_workers,
             labels=labels,
         )
         create_private(run.root)
@@ -69,7 +70,7 @@ def count_by_hand(
             record_submission(run.jobs, "workers", grant.submission)
     else:
         _wait_for_plan(run, grant)
-    CountJob(str(run.root), "first", max(1, len(grant.gpus)))()
+    CountJob(str(run.root), "first", n_workers)()
 
 
 def _is_submitted(run: CountRun, grant: slurm.Grant) -> bool:

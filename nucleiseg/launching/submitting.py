@@ -118,10 +118,10 @@ def _texts(jobs: Jobs, batches: list[Batch], settings: ClusterConfig) -> list[st
 def _count_batches(
     run: CountRun, settings: ClusterConfig, n_shards: int
 ) -> list[Batch]:
-    per_job = settings.gpus or 1
+    gpus_per_job = settings.gpus or 1
     # A worker without a shard would only load the network and leave.
     n_workers = max(1, min(settings.workers, n_shards))
-    n_jobs = -(-n_workers // per_job)
+    n_jobs = -(-n_workers // gpus_per_job)
     if n_workers < settings.workers:
         logger.info("shards to compute: %d; workers: %d", n_shards, n_workers)
     is_first = settings.coordinator == "worker"
@@ -129,7 +129,11 @@ def _count_batches(
     workers = Batch(
         "workers",
         [
-            CountJob(root, "yes" if is_first and not number else "no", per_job)
+            CountJob(
+                root,
+                "yes" if is_first and not number else "no",
+                settings.share_gpus(settings.gpus or 0),
+            )
             for number in range(n_jobs)
         ],
         gpus=settings.gpus,
