@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -94,7 +95,11 @@ def _describe_cost(stages: dict[str, Any]) -> str:
 
 def _describe_bottleneck(stages: dict[str, Any]) -> str:
     """Say which stage the others wait for."""
-    share = stages["network_waited_s"] / stages["wall_s"] if stages["wall_s"] else 0.0
+    wall_s = stages["wall_s"] or math.inf
+    waited = stages["network_waited_s"] / wall_s
+    # Runs of before do not know it.
+    blocked = stages.get("network_blocked_s", 0.0) / wall_s
+    share = waited + blocked
     if share < _WAITING_SHARE:
         return (
             f"the network is the bottleneck: it waited {100 * share:.0f} % of the time"
@@ -102,9 +107,9 @@ def _describe_bottleneck(stages: dict[str, Any]) -> str:
     core_ms = stages["core_ms"]
     slower = max(("read", "normalise"), key=lambda name: float(core_ms[name]))
     doing = {"read": "reading the archives", "normalise": "normalising the images"}
+    what = doing[slower] if waited >= blocked else "labelling the nuclei"
     return (
-        f"{doing[slower]} is the bottleneck: the network waited {100 * share:.0f} % of "
-        "the time"
+        f"{what} is the bottleneck: the network waited {100 * share:.0f} % of the time"
     )
 
 

@@ -23,7 +23,7 @@ from nucleiseg.errors import NucleisegError
 from nucleiseg.inference.compute import Compute
 from nucleiseg.inference.pieces import Piece
 from nucleiseg.inference.pipeline import map_ordered
-from nucleiseg.inference.times import StageTimes
+from nucleiseg.inference.times import StageTimes, Standstill
 from nucleiseg.model import load_network
 from nucleiseg.tiling import Tiling
 
@@ -198,20 +198,21 @@ class TiledNetwork:
         pieces : iterable of Piece
             With `tiles`, all of one shape; taken as there is room.
         times : StageTimes, optional
-            Takes up how long the network waited for pieces.
+            Takes up how long the network stood still.
 
         Yields
         ------
         Piece
             In their order, with `outputs` in place of `tiles`.
         """
+        clock = Standstill(StageTimes() if times is None else times)
         filling: deque[Piece] = deque()
         n_filled = 0
 
         def batches() -> Iterator[Batch]:
             size = 0
             rest: list[Batch] = []
-            for piece in _watch(pieces, times):
+            for piece in clock.watch(iter(pieces)):
                 tiles = piece.tiles
                 assert tiles is not None
                 size = size or self.batch_shape(tiles.shape[1:])[0]
@@ -233,8 +234,9 @@ class TiledNetwork:
                 yield np.concatenate(rest)
 
         with ThreadPoolExecutor(self._n_calls) as pool:
+            run = clock.around(self.run)
             for output in map_ordered(
-                self.run, batches(), pool=pool, depth=2 * self._n_calls
+                run, batches(), pool=pool, depth=2 * self._n_calls
             ):
                 while len(output):
                     piece = filling[0]
@@ -250,6 +252,7 @@ class TiledNetwork:
                         n_filled = 0
                         piece.tiles = None
                         yield filling.popleft()
+        clock.note()
 
     def predict_tiles(self, tiles: Batch) -> Maps:
         """Predict tiles of one shape, however many."""
@@ -297,19 +300,6 @@ class TiledNetwork:
                     jit_compile=self._compute.xla,
                 ).get_concrete_function(signature)
             return self._functions[shape]
-
-
-def _watch(pieces: Iterable[Piece], times: StageTimes | None) -> Iterator[Piece]:
-    """Pass pieces on, and note how long they let the network wait."""
-    source = iter(pieces)
-    while True:
-        start_s = time.monotonic()
-        piece = next(source, None)
-        if times is not None:
-            times.waited_s += time.monotonic() - start_s
-        if piece is None:
-            return
-        yield piece
 
 
 def _set_up_tensorflow(compute: Compute, n_threads: int) -> None:
