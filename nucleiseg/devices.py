@@ -255,6 +255,6 @@ def explain_exhaustion() -> Iterator[None]:
         first_line = str(error).strip().partition("\n")[0]
         raise NucleisegError(
             f"not enough memory for the network ({first_line[:160]}); lower "
-            "training.batch_size, inference.batch_size or model.base_filters, or use a "
-            "device with more"
+            "training.batch_size, inference.batch_size, cluster.workers_per_gpu or "
+            "model.base_filters, or use a device with more"
         ) from error

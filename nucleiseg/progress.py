@@ -11,9 +11,9 @@ from tqdm import tqdm
 
 logger = logging.getLogger(__name__)
 
-# Rates are those of so long: what a start cost, or a night beside other work, is no
-# guide to what is left.
-_WINDOW_S = 60.0
+# Rates are those of so long: what a start cost, or hours beside other work, is no guide
+# to what is left. Shards take minutes, and several workers end them in bursts.
+_WINDOW_S = 600.0
 _SAMPLE_S = 1.0
 
 
@@ -64,7 +64,8 @@ class Progress:
         """Add finished units; `note` is shown behind the figures."""
         self.done += n_units
         self._note = note
-        self._sample()
+        if n_units:
+            self._sample()
         if self._bar is not None:
             self._bar.set_postfix_str(note, refresh=False)
             self._bar.update(n_units)

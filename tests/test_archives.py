@@ -262,6 +262,29 @@ def test_unicode_strings_of_npz(tmp_path):
     assert "text" in info.problem
 
 
+@pytest.mark.parametrize("save", [save_npz, make_h5_saver(chunks=True)])
+@pytest.mark.parametrize(
+    ("dtype", "shape"),
+    [(">u2", STACK_SHAPE), ("float32", (*STACK_SHAPE, 1)), ("uint8", (12, 10))],
+)
+def test_read_into_what_is_there(tmp_path, save, dtype, shape):
+    path = tmp_path / "a.npz"
+    values = draw(dtype, shape)
+    save(path, X=values)
+    expected = values.reshape(-1, 12, 10)[2:5] if len(shape) > 2 else values[np.newaxis]
+    start = 2 if len(shape) > 2 else 0
+    with archives.open_reader(path, "X") as reader:
+        out = np.empty(expected.shape, reader.info.dtype)
+        stop = start + len(expected)
+        assert reader.read(start, stop, out=out) is out
+        np.testing.assert_array_equal(out, expected)
+        frozen = out.copy()
+        frozen.flags.writeable = False
+        for wrong in (out[:0], out.astype("float64"), out[:, :, ::-1], frozen):
+            with pytest.raises(ValueError, match="C-contiguous and writeable"):
+                reader.read(start, stop, out=wrong)
+
+
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
 def test_fortran_images_are_read_and_stacks_refused(tmp_path, save):
     path = tmp_path / "a.npz"

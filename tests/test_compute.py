@@ -1,6 +1,10 @@
 """The compute setting: chosen once, and refused where it cannot be met."""
 
+import errno
 import json
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -81,6 +85,34 @@ def test_who_comes_first_measures_for_all(tmp_path, monkeypatch):
     assert len(measured) == 1
     assert chosen.xla
     assert json.loads((tmp_path / "compute.json").read_text())["batch_pixels"] == 2**17
+
+
+def test_two_that_come_together_measure_once(tmp_path):
+    """Workers that share a GPU would time each other."""
+    has_begun, n_measured = threading.Event(), []
+
+    def measure(compute):
+        n_measured.append(1)
+        has_begun.set()
+        time.sleep(0.3)
+        return replace(compute, batch_pixels=len(n_measured) * 2**20)
+
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(choose, tmp_path, measure=measure)
+        assert has_begun.wait(60)
+        second = pool.submit(choose, tmp_path, measure=measure)
+        assert first.result() == second.result()
+    assert first.result().batch_pixels == 2**20
+    assert len(n_measured) == 1
+
+
+def test_who_cannot_lock_measures_all_the_same(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("nucleiseg.inference.compute.fcntl.flock", refuse)
+    found = choose(tmp_path, measure=lambda one: replace(one, batch_pixels=2**19))
+    assert found.batch_pixels == 2**19
 
 
 def test_what_was_set_binds_without_measuring(tmp_path, monkeypatch):

@@ -194,16 +194,25 @@ class TestJobs:
         assert functions_of(run) == {("yes", 0): 1, ("no", 2): 3}
 
     @pytest.mark.parametrize(
-        ("gpus", "n_workers", "n_in_all"), [(2, 6, 18), (None, 1, 6)]
+        ("workers", "gpus", "n_jobs", "each"),
+        [
+            (2, 2, 1, 6),
+            (2, 1, 2, 3),
+            # Without a GPU there is none to share.
+            (6, None, 6, 1),
+            # No more than there are shards: ten.
+            (6, 2, 3, 4),
+            (64, 1, 10, 1),
+        ],
     )
     def test_workers_that_share_a_gpu(
-        self, prepared, tools, tmp_path, gpus, n_workers, n_in_all
+        self, prepared, tools, tmp_path, workers, gpus, n_jobs, each
     ):
         run = CountRun(tmp_path / "run")
-        shared = prepared(workers=6, gpus=gpus, workers_per_gpu=3)
+        shared = prepared(workers=workers, gpus=gpus, workers_per_gpu=3)
         submit_count(shared, run.root, "slurm")
-        n_jobs = 6 // (gpus or 1)
-        assert functions_of(run) == {("yes", 0): 1, ("no", n_workers): n_jobs}
+        assert functions_of(run) == {("yes", 0): 1, ("no", each): n_jobs}
+        n_in_all = workers * (1 if gpus is None else 3)
         assert shared.config.cluster.n_workers == n_in_all
 
     def test_training_is_one_job(self):

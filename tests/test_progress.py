@@ -58,21 +58,32 @@ class TestLine:
                 "counting: 60/100 images (60 %), 1.0 images/s, 0:00:40 left"
             )
 
-    def test_rate_is_that_of_the_last_minute(self, clock):
+    def test_rate_is_that_of_the_last_ten_minutes(self, clock):
         with make_progress(10_000) as shown:
-            clock.now_s += 100  # a slow start
+            clock.now_s += 1000  # a slow start
             shown.update(100)
             for _ in range(70):
-                clock.now_s += 1
+                clock.now_s += 10
                 shown.update(10)
-            assert "(8 %), 10.0 images/s, 0:15:20 left" in shown.line()
+            assert "(8 %), 1.0 images/s, 2:33:20 left" in shown.line()
 
     def test_rate_of_rare_updates_is_that_since_the_one_before(self, clock):
-        with make_progress(1000) as shown:
-            for n_units in (10, 200, 300):
-                clock.now_s += 100
+        with make_progress(10_000) as shown:
+            for n_units in (10, 2000, 3000):
+                clock.now_s += 1000
                 shown.update(n_units)
-            assert "(51 %), 3.0 images/s, 0:02:43 left" in shown.line()
+            assert "(50 %), 3.0 images/s, 0:27:43 left" in shown.line()
+
+    def test_rate_of_workers_that_end_their_shards_in_bursts(self, clock):
+        with make_progress(1_000_000) as shown:
+            for _ in range(10):
+                clock.now_s += 174
+                for _ in range(4):
+                    shown.update(1000)
+                    clock.now_s += 2
+                    shown.update(0)  # as while members are passed over
+                rate = float(shown.line().split(", ")[1].split()[0])
+                assert rate == pytest.approx(4000 / 182, rel=0.2)
 
     def test_units_within_a_second_are_counted(self, clock):
         with make_progress() as shown:

@@ -17,6 +17,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from jobs.benchmark import counted
 from jobs.benchmark.archives import DTYPES, FORMS, find_crops, make_stack
@@ -33,6 +34,8 @@ from nucleiseg.box import find_model
 from nucleiseg.devices import available_cores
 
 _REPOSITORY = Path(__file__).parents[2]
+# Folder in which each process leaves a mark that has answered; see `answering`.
+MARKS = "NUCLEISEG_ANSWERED"
 _SHARDS_PER_WORKER = 12
 
 
@@ -91,23 +94,21 @@ def run(options: argparse.Namespace) -> int:
 def _answering(hook: Path) -> Iterator[None]:
     """Have every Python process that starts answer in place of the network."""
     (hook / "sitecustomize.py").write_text("import jobs.benchmark.answering\n")
+    (hook / "marks").mkdir()
     before = os.environ.get("PYTHONPATH")
     paths = [str(hook), str(_REPOSITORY), *([before] if before else [])]
-    os.environ["PYTHONPATH"] = ":".join(paths)
-    try:
+    new = {"PYTHONPATH": ":".join(paths), MARKS: str(hook / "marks")}
+    with mock.patch.dict(os.environ, new):
         yield
-    finally:
-        if before is None:
-            del os.environ["PYTHONPATH"]
-        else:
-            os.environ["PYTHONPATH"] = before
 
 
 def _count(
     options: argparse.Namespace, archive: Path, root: Path, n_workers: int, n_cores: int
 ) -> Counted:
     n_images = max(1, options.images // (_SHARDS_PER_WORKER * n_workers))
-    return counted.count(
+    marks = Path(os.environ[MARKS])
+    before = len(list(marks.iterdir()))
+    found = counted.count(
         archive,
         find_model(options.model),
         root,
@@ -116,11 +117,17 @@ def _count(
             # There is nothing to measure, and no size to estimate by such maps.
             "inference.batch_size=32",
             "inference.diameter_px=26",
+            # Where there is a GPU, they share it.
+            f"cluster.workers_per_gpu={n_workers}",
             *options.settings,
         ],
         n_workers=n_workers,
         n_cores=n_cores,
     )
+    # Python goes on without a sitecustomize that fails.
+    if len(list(marks.iterdir())) == before:
+        raise RuntimeError(f"nothing answered in place of the network in {root}")
+    return found
 
 
 def _summarise(case: tuple[int, int], counts: list[Counted]) -> dict[str, Any]:

@@ -65,11 +65,11 @@ class Reader(ABC):
         if out is None:
             out = np.empty(shape, dtype=self.info.dtype)
         elif (out.shape, out.dtype) != (shape, np.dtype(self.info.dtype)) or not (
-            out.flags.c_contiguous
+            out.flags.c_contiguous and out.flags.writeable
         ):
             raise ValueError(
                 f"out is {out.shape} {out.dtype}, expected {shape} {self.info.dtype}, "
-                "C-contiguous"
+                "C-contiguous and writeable"
             )
         if start == stop:
             return out

@@ -259,7 +259,7 @@ class ClusterConfig(Section):
     """Time limit of the GPU jobs; they are requeued when it ends."""
     gpus: int | None = Field(default=1, ge=1)
     """GPUs of a job (`--gpus-per-node`). When counting, a job starts one worker for
-    each; when training, they are the replicas."""
+    each, or `workers_per_gpu`; when training, they are the replicas."""
     gres: str | None = None
     """Sent as `--gres` in place of `gpus`, for sites that want `gpu:a100:1`; `gpus`
     then only says how many there are."""
@@ -270,11 +270,12 @@ class ClusterConfig(Section):
     workers: int = Field(default=4, ge=1)
     """Workers to count with, one GPU each, in `workers / gpus` jobs."""
     workers_per_gpu: int = Field(default=1, ge=1, le=16)
-    """So many in place of each worker on a GPU, here, too: Python limits what one can
-    label, whatever its cores, and a small network on a fast GPU does more
-    (`python -m jobs.benchmark ceiling` measures the limit; `nucleiseg status` says
-    whether labelling holds up the network). Each needs GPU memory for its own network,
-    and two cores or more."""
+    """So many in place of each worker on a GPU; here, too, where `--workers` is not
+    given. Python limits what one can label, whatever its cores, and a small network on
+    a fast GPU does more (`python -m jobs.benchmark ceiling` measures the limit;
+    `nucleiseg status` says whether labelling is the bottleneck). They share the job's
+    memory, its cores (two each, or more) and the GPU's memory, which each takes what a
+    worker alone would take."""
     throttle: int | None = Field(default=None, ge=1)
     """Most GPU jobs that may run at once."""
     coordinator: Literal["job", "worker"] = "job"

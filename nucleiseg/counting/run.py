@@ -164,7 +164,8 @@ def count(prepared: Prepared, folder: Path, *, workers: int | None) -> CountResu
     folder : Path
         The run directory.
     workers : int or None
-        Worker processes; None: one a GPU, or one on a CPU; 0: none, in this process.
+        Worker processes; None: `cluster.workers_per_gpu` a GPU, or one on a CPU; 0:
+        none, in this process.
 
     Raises
     ------

@@ -25,7 +25,7 @@ _END_LIMIT_S = 10.0
 
 def list_batches(settings: ClusterConfig, root: Path) -> list[Batch]:
     """List what a count and a training would submit."""
-    job = CountJob(str(root), "no", settings.gpus or 1)
+    job = CountJob(str(root), "no", settings.share_gpus(settings.gpus or 0))
     batches = [
         Batch("workers", [job] * count_jobs(settings), gpus=settings.gpus),
         Batch("training", [TrainJob(str(root))], gpus=settings.gpus),

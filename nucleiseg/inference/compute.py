@@ -1,8 +1,13 @@
 """The compute setting: chosen once per run, then binding for every worker."""
 
+import contextlib
+import fcntl
 import hashlib
 import json
-from collections.abc import Callable
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Literal
 
@@ -10,6 +15,12 @@ from nucleiseg.config import InferenceConfig
 from nucleiseg.devices import find_device, find_precision, required
 from nucleiseg.errors import RunError
 from nucleiseg.runs import CountRun, publish_json, read_json
+
+logger = logging.getLogger(__name__)
+
+# Measuring takes some seconds, of a large network on a small device a minute.
+_LONGEST_MEASURING_S = 180.0
+_POLL_S = 0.2
 
 # Pixels and tiles of a batch, where neither the user set its size nor the run is long
 # enough for measuring: few on a CPU, so that a short shard is not mostly padding.
@@ -90,9 +101,12 @@ def choose_compute(
             requires=required(precision, device),
             xla=bool(settings.xla),
         )
-        if measure is not None:
-            wanted = measure(wanted)
-        publish_json(run.compute, asdict(wanted))
+        if measure is None:
+            publish_json(run.compute, asdict(wanted))
+        else:
+            with _one_at_a_time(run):
+                if not run.compute.exists():
+                    publish_json(run.compute, asdict(measure(wanted)))
     compute = read_compute(run)
     if settings.device not in ("auto", compute.device):
         raise RunError(
@@ -104,6 +118,28 @@ def choose_compute(
         find_device("gpu")
     _refuse_other_device(run, compute)
     return compute
+
+
+@contextlib.contextmanager
+def _one_at_a_time(run: CountRun) -> Iterator[None]:
+    """Wait until nobody else measures: workers of one device would time each other."""
+    path = run.compute.with_suffix(".lock")
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        deadline_s = time.monotonic() + _LONGEST_MEASURING_S
+        # Whoever has it may hang: what is measured then is worse, and that is all.
+        while time.monotonic() < deadline_s:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                time.sleep(_POLL_S)
+            except OSError as error:
+                logger.info("%s cannot be locked: %s", path, error.strerror)
+                break
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _refuse_other_device(run: CountRun, compute: Compute) -> None:

@@ -120,20 +120,19 @@ def _count_batches(
 ) -> list[Batch]:
     gpus_per_job = settings.gpus or 1
     # A worker without a shard would only load the network and leave.
-    n_workers = max(1, min(settings.workers, n_shards))
-    n_jobs = -(-n_workers // gpus_per_job)
-    if n_workers < settings.workers:
-        logger.info("shards to compute: %d; workers: %d", n_shards, n_workers)
+    n_gpus = max(1, min(settings.workers, n_shards))
+    n_jobs = -(-n_gpus // gpus_per_job)
+    per_job = min(
+        settings.share_gpus(settings.gpus or 0), max(1, -(-n_shards // n_jobs))
+    )
+    if n_jobs * per_job < settings.n_workers:
+        logger.info("shards to compute: %d; workers: %d", n_shards, n_jobs * per_job)
     is_first = settings.coordinator == "worker"
     root = str(run.root)
     workers = Batch(
         "workers",
         [
-            CountJob(
-                root,
-                "yes" if is_first and not number else "no",
-                settings.share_gpus(settings.gpus or 0),
-            )
+            CountJob(root, "yes" if is_first and not number else "no", per_job)
             for number in range(n_jobs)
         ],
         gpus=settings.gpus,
