@@ -1,15 +1,19 @@
-"""What can be typed: commands, their arguments and their help.
-
-Nothing heavy is imported here: --help answers at once.
-"""
+"""The parser of the program: all its commands, in the order of its help."""
 
 import argparse
 from pathlib import Path
-from typing import NoReturn
 
 from nucleiseg import __version__
 from nucleiseg.box import DEFAULT_MODEL
-from nucleiseg.cli.exit_status import COULD_NOT_START
+from nucleiseg.cli.parser.shared import (
+    Commands,
+    Parser,
+    add_cluster,
+    add_command,
+    add_run_directory,
+    add_settings,
+    add_whole_number,
+)
 
 _EPILOG = """\
 exit status:
@@ -22,16 +26,9 @@ Run any command with --help for its options; NUCLEISEG_DEBUG=1 shows tracebacks.
 """
 
 
-class _Parser(argparse.ArgumentParser):
-    """A parser that refuses in one line, like everything else."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(COULD_NOT_START, f"nucleiseg: {message}; see {self.prog} --help\n")
-
-
 def make_parser() -> argparse.ArgumentParser:
     """Make the parser of all commands."""
-    parser = _Parser(
+    parser = Parser(
         prog="nucleiseg",
         description="Count nuclei in large microscopy archives with a U-Net.",
         epilog=_EPILOG,
@@ -55,36 +52,8 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-_Commands = argparse._SubParsersAction
-
-
-def _add_command(
-    commands: "_Commands[_Parser]", name: str, summary: str
-) -> argparse.ArgumentParser:
-    return commands.add_parser(
-        name, help=summary, description=summary[0].upper() + summary[1:] + "."
-    )
-
-
-def _whole_number(text: str) -> int:
-    if not (text.isascii() and text.isdecimal()):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 on")
-    return int(text)
-
-
-def _add_settings(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--set",
-        dest="overrides",
-        metavar="SECTION.KEY=VALUE",
-        action="append",
-        default=[],
-        help="override a setting; may be given several times",
-    )
-
-
-def _add_demo(commands: "_Commands[_Parser]") -> None:
-    parser = _add_command(
+def _add_demo(commands: Commands) -> None:
+    parser = add_command(
         commands,
         "demo",
         "make a sample, train, count, evaluate and draw, in about five minutes",
@@ -99,8 +68,8 @@ def _add_demo(commands: "_Commands[_Parser]") -> None:
     )
 
 
-def _add_sample(commands: "_Commands[_Parser]") -> None:
-    parser = _add_command(
+def _add_sample(commands: Commands) -> None:
+    parser = add_command(
         commands, "sample", "write synthetic labelled images to train on and to count"
     )
     parser.add_argument(
@@ -109,38 +78,38 @@ def _add_sample(commands: "_Commands[_Parser]") -> None:
         metavar="DIR",
         help="folder for the archives; train.npz and test_* in it are replaced",
     )
-    parser.add_argument(
+    add_whole_number(
+        parser,
         "--train-images",
-        type=_whole_number,
         default=400,
         metavar="N",
         help="labelled images to train on (default: 400)",
     )
-    parser.add_argument(
+    add_whole_number(
+        parser,
         "--test-images",
-        type=_whole_number,
         default=100,
         metavar="N",
         help="images to count (default: 100)",
     )
-    parser.add_argument(
+    add_whole_number(
+        parser,
         "--size",
-        type=_whole_number,
         default=128,
         metavar="PX",
         help="side of the images (default: 128)",
     )
-    parser.add_argument(
+    add_whole_number(
+        parser,
         "--seed",
-        type=_whole_number,
         default=0,
         metavar="N",
         help="another seed draws other images (default: 0)",
     )
 
 
-def _add_inspect(commands: "_Commands[_Parser]") -> None:
-    parser = _add_command(
+def _add_inspect(commands: Commands) -> None:
+    parser = add_command(
         commands,
         "inspect",
         "list the datasets of archives, with their ranges, and draw one image of each",
@@ -159,9 +128,9 @@ def _add_inspect(commands: "_Commands[_Parser]") -> None:
         "inspect-ARCHIVE in this folder)",
     )
     parser.add_argument("--no-pictures", action="store_true", help="draw nothing")
-    parser.add_argument(
+    add_whole_number(
+        parser,
         "--index",
-        type=_whole_number,
         default=0,
         metavar="N",
         help="which image to draw, from 0 on (default: 0)",
@@ -174,26 +143,8 @@ def _add_inspect(commands: "_Commands[_Parser]") -> None:
     )
 
 
-def _add_cluster(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--cluster",
-        choices=["slurm", "local"],
-        help="submit and exit: to SLURM, or as processes of this machine that go on",
-    )
-    parser.add_argument(
-        "--site",
-        metavar="PROFILE",
-        help="YAML file with the site's cluster section, or NAME of "
-        "configs/cluster-NAME.yaml",
-    )
-
-
-def _add_run_directory(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run", type=Path, metavar="DIR", help="run directory")
-
-
-def _add_train(commands: "_Commands[_Parser]") -> None:
-    parser = _add_command(
+def _add_train(commands: Commands) -> None:
+    parser = add_command(
         commands,
         "train",
         "train a U-Net from labelled images; the same command again goes on with it",
@@ -220,12 +171,12 @@ def _add_train(commands: "_Commands[_Parser]") -> None:
         help="print network and split, with --cluster what sbatch would get; train "
         "and write nothing",
     )
-    _add_cluster(parser)
-    _add_settings(parser)
+    add_cluster(parser)
+    add_settings(parser)
 
 
-def _add_tune(commands: "_Commands[_Parser]") -> None:
-    parser = _add_command(
+def _add_tune(commands: Commands) -> None:
+    parser = add_command(
         commands,
         "tune",
         "choose a model's thresholds on labelled images, for AP and count together",
@@ -253,11 +204,11 @@ def _add_tune(commands: "_Commands[_Parser]") -> None:
     parser.add_argument(
         "--config", type=Path, metavar="FILE", help="YAML file with settings"
     )
-    _add_settings(parser)
+    add_settings(parser)
 
 
-def _add_count(commands: "_Commands[_Parser]") -> None:
-    parser = _add_command(
+def _add_count(commands: Commands) -> None:
+    parser = add_command(
         commands,
         "count",
         "count the nuclei in archives; the same command again computes what is missing",
@@ -265,8 +216,8 @@ def _add_count(commands: "_Commands[_Parser]") -> None:
     _add_counting(parser)
 
 
-def _add_segment(commands: "_Commands[_Parser]") -> None:
-    parser = _add_command(
+def _add_segment(commands: Commands) -> None:
+    parser = add_command(
         commands,
         "segment",
         "count as count does, and write label images of all nuclei into DIR/labels.h5",
@@ -293,9 +244,9 @@ def _add_counting(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--config", type=Path, metavar="FILE", help="YAML file with settings"
     )
-    parser.add_argument(
+    add_whole_number(
+        parser,
         "--workers",
-        type=_whole_number,
         metavar="N",
         help="processes (default: one a GPU, or one on a CPU; 0: in this process)",
     )
@@ -311,9 +262,9 @@ def _add_counting(parser: argparse.ArgumentParser) -> None:
         choices=["csv", "parquet", "notebook"],
         help="of the table (default: csv); notebook: the original notebook's file",
     )
-    parser.add_argument(
+    add_whole_number(
+        parser,
         "--pictures",
-        type=_whole_number,
         metavar="K",
         help="draw K predictions over their images",
     )
@@ -323,47 +274,47 @@ def _add_counting(parser: argparse.ArgumentParser) -> None:
         help="print what would be counted, with --cluster what sbatch would get; "
         "write nothing",
     )
-    _add_cluster(parser)
-    _add_settings(parser)
+    add_cluster(parser)
+    add_settings(parser)
 
 
-def _add_status(commands: "_Commands[_Parser]") -> None:
-    parser = _add_command(
+def _add_status(commands: Commands) -> None:
+    parser = add_command(
         commands, "status", "say how far a run is, and how its jobs are"
     )
-    _add_run_directory(parser)
+    add_run_directory(parser)
     parser.add_argument(
         "--json", dest="as_json", action="store_true", help="print JSON"
     )
 
 
-def _add_cancel(commands: "_Commands[_Parser]") -> None:
-    parser = _add_command(
+def _add_cancel(commands: Commands) -> None:
+    parser = add_command(
         commands, "cancel", "end the jobs of a run; what is done is kept"
     )
-    _add_run_directory(parser)
+    add_run_directory(parser)
 
 
-def _add_retry(commands: "_Commands[_Parser]") -> None:
-    parser = _add_command(
+def _add_retry(commands: Commands) -> None:
+    parser = add_command(
         commands, "retry", "count again what failed, images and shards, and only that"
     )
-    _add_run_directory(parser)
-    parser.add_argument(
+    add_run_directory(parser)
+    add_whole_number(
+        parser,
         "--workers",
-        type=_whole_number,
         metavar="N",
         help="processes (default: one a GPU, or one on a CPU; 0: in this process)",
     )
-    _add_cluster(parser)
-    _add_settings(parser)
+    add_cluster(parser)
+    add_settings(parser)
 
 
-def _add_merge(commands: "_Commands[_Parser]") -> None:
-    parser = _add_command(
+def _add_merge(commands: Commands) -> None:
+    parser = add_command(
         commands, "merge", "merge the partial tables of a run into its table"
     )
-    _add_run_directory(parser)
+    add_run_directory(parser)
     parser.add_argument(
         "--partial",
         action="store_true",
@@ -371,22 +322,22 @@ def _add_merge(commands: "_Commands[_Parser]") -> None:
     )
 
 
-def _add_doctor(commands: "_Commands[_Parser]") -> None:
-    parser = _add_command(
+def _add_doctor(commands: Commands) -> None:
+    parser = add_command(
         commands, "doctor", "check whether this machine, or a cluster, is ready"
     )
-    _add_cluster(parser)
+    add_cluster(parser)
     parser.add_argument(
         "--run",
         type=Path,
         metavar="DIR",
         help="folder that a run would be in (default: this folder)",
     )
-    _add_settings(parser)
+    add_settings(parser)
 
 
-def _add_evaluate(commands: "_Commands[_Parser]") -> None:
-    parser = _add_command(
+def _add_evaluate(commands: Commands) -> None:
+    parser = add_command(
         commands,
         "evaluate",
         "compare counts or label images with the truth",
@@ -409,9 +360,9 @@ def _add_evaluate(commands: "_Commands[_Parser]") -> None:
         help="label images as truth, instead of TRUTH; those for a run pair up with "
         "its datasets by what wildcards stand for, or without any, in their order",
     )
-    parser.add_argument(
+    add_whole_number(
+        parser,
         "--min-true-area-px",
-        type=_whole_number,
         default=0,
         metavar="PX",
         help="leave smaller true nuclei out (default: 0)",
@@ -426,9 +377,9 @@ def _add_evaluate(commands: "_Commands[_Parser]") -> None:
         help="write scores.json, scores.txt, scores.csv (one row a dataset) and "
         "images.csv (one row an image) there",
     )
-    parser.add_argument(
+    add_whole_number(
+        parser,
         "--pictures",
-        type=_whole_number,
         default=0,
         metavar="K",
         help="draw the K worst images with their errors in colour into DIR/worst "
