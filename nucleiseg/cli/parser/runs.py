@@ -53,12 +53,7 @@ def _add_counting(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--config", type=Path, metavar="FILE", help="YAML file with settings"
     )
-    add_whole_number(
-        parser,
-        "--workers",
-        metavar="N",
-        help="processes (default: one a GPU, or one on a CPU; 0: in this process)",
-    )
+    _add_workers(parser)
     parser.add_argument(
         "--diameter",
         type=float,
@@ -112,12 +107,7 @@ def add_retry(commands: Commands) -> None:
         commands, "retry", "count again what failed, images and shards, and only that"
     )
     add_run_directory(parser)
-    add_whole_number(
-        parser,
-        "--workers",
-        metavar="N",
-        help="processes (default: one a GPU, or one on a CPU; 0: in this process)",
-    )
+    _add_workers(parser)
     add_cluster(parser)
     add_settings(parser)
 
@@ -132,4 +122,14 @@ def add_merge(commands: Commands) -> None:
         "--partial",
         action="store_true",
         help="merge what is there, into counts.partial.*, though shards are missing",
+    )
+
+
+def _add_workers(parser: argparse.ArgumentParser) -> None:
+    add_whole_number(
+        parser,
+        "--workers",
+        metavar="N",
+        help="processes, with --cluster GPUs (default: one a GPU, or one on a CPU; 0: "
+        "in this process)",
     )
