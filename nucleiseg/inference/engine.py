@@ -280,6 +280,10 @@ class Engine:
             self._sources.close()
         return rows
 
+    def close(self) -> None:
+        """Close the archive that is open."""
+        self._sources.close()
+
 
 @functools.lru_cache(maxsize=1)
 def get_engine(root: Path, plan: str, n_threads: int) -> Engine:

@@ -1,5 +1,6 @@
 """Maps of labelled images, predicted once and kept in a folder."""
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,11 +62,11 @@ def predict_labelled(
     truths = open_labels(labels)
     shares = prepared.plan.dataset_shares
     _check(shares, truths)
-    engine = Engine(run, n_threads=available_cores())
     found: list[LabelledMaps] = []
-    with Progress(
-        prepared.plan.n_images, label="predicting", unit="images"
-    ) as progress:
+    with (
+        contextlib.closing(Engine(run, n_threads=available_cores())) as engine,
+        Progress(prepared.plan.n_images, label="predicting", unit="images") as progress,
+    ):
         for share, truth in zip(shares, truths, strict=True):
             for index, labels_of_image in enumerate(_read_labels(truth)):
                 path = folder / f"{len(found):06d}.npy"
