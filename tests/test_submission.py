@@ -130,6 +130,7 @@ SENT = [
 # What sbatch has no directive for: lines of the script, or what jobs do by themselves.
 NOT_SENT = {
     "workers",
+    "workers_per_gpu",
     "throttle",
     "coordinator",
     "setup",
