@@ -4,6 +4,7 @@ import pytest
 
 from nucleiseg.cli.status import _describe_bottleneck
 from nucleiseg.inference import times
+from nucleiseg.inference.streaming import count_label_threads
 from nucleiseg.inference.times import StageTimes, Standstill
 
 
@@ -95,3 +96,11 @@ def test_status_names_the_bottleneck(waited_s, blocked_s, said):
 
 def test_a_run_that_has_done_nothing_yet():
     assert "it waited 0 %" in _describe_bottleneck(StageTimes().as_dict())
+
+
+@pytest.mark.parametrize(
+    ("side_px", "n_threads", "n_labelling"),
+    [(16, 8, 1), (128, 8, 1), (256, 8, 2), (512, 8, 8), (512, 4, 4), (2000, 1, 1)],
+)
+def test_small_images_are_labelled_by_few_threads(side_px, n_threads, n_labelling):
+    assert count_label_threads(side_px**2, n_threads) == n_labelling

@@ -1,7 +1,7 @@
 """A shard's images through all stages at once.
 
     read -> normalise and cut -> network -> label and count -> rows
-    1 thread     n threads      n threads      n threads
+    1 thread     n threads      n threads      1 to n, by size
 
 The bounded room between the stages lets all of them run at once in flat memory.
 """
@@ -28,6 +28,20 @@ from nucleiseg.shards import Entry
 from nucleiseg.tables import ImageRow
 from nucleiseg.tiling import Tiling
 
+# Two threads for 256x256 px, eight for 512x512.
+_PIXELS_PER_THREAD = 2**15
+
+
+def count_label_threads(image_pixels: int, n_threads: int) -> int:
+    """Count the threads that label images of a size, out of so many cores.
+
+    What is not pixels takes as long in a small image as in a large one, and of it
+    Python runs one thread at a time. More threads only take turns, and lose time at
+    each: of 128x128 px two labelled 436 images a second where one labels 744, on two
+    cores (`python -m jobs.benchmark ceiling --cores 2`, without and with this).
+    """
+    return max(1, min(n_threads, image_pixels // _PIXELS_PER_THREAD))
+
 
 class Stream:
     """Counts the images of shards.
@@ -38,7 +52,7 @@ class Stream:
     preprocess : PreprocessConfig
     instances : InstancesConfig
     n_threads : int
-        Threads of each stage but reading.
+        Most threads of each stage but reading.
     labels : bool
         Whether rows hold the label images, too.
     calibration : Calibration or None
@@ -87,11 +101,12 @@ class Stream:
             multiple=self._network.batch_shape(tiling.tile_shape)[0],
         )
         n = self._n_threads
+        n_labelling = count_label_threads(math.prod(shard.image_shape), n)
         with (
             times.running(),
             ThreadPoolExecutor(1) as reading,
             ThreadPoolExecutor(n) as preparing,
-            ThreadPoolExecutor(n) as labelling,
+            ThreadPoolExecutor(n_labelling) as labelling,
         ):
             pieces = map_ordered(
                 times.timed("read", lambda limits: read_piece(reader, *limits)),
@@ -111,7 +126,7 @@ class Stream:
                 times.timed("label", lambda piece: self._count_piece(piece, tiling)),
                 self._network.predict(prepared, times),
                 pool=labelling,
-                depth=n + 1,
+                depth=n_labelling + 1,
             )
             for rows in counted:
                 yield from rows
