@@ -22,6 +22,7 @@ from jobs.benchmark.submission import BenchmarkJob, make_batch
 from nucleiseg import synthetic
 from nucleiseg.cluster import make_sbatch_text
 from nucleiseg.config import ClusterConfig, InstancesConfig
+from nucleiseg.errors import ConfigError
 from nucleiseg.instances import label_nuclei
 from nucleiseg.runs import Jobs
 from tests.conftest import REPOSITORY
@@ -79,7 +80,7 @@ class TestCrops:
         assert found.pixels.min() == 255
 
     def test_side_that_no_crop_has(self):
-        with pytest.raises(ValueError, match=r"129 px .* 1 to 128; use --side"):
+        with pytest.raises(ConfigError, match=r"129 px .* 1 to 128; use --side"):
             archives.find_crops(129)
 
 

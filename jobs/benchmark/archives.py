@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nucleiseg import synthetic
+from nucleiseg.errors import ConfigError
 from nucleiseg.runs import atomic_path
 
 Form = Literal["deflated", "stored", "hdf5"]
@@ -70,11 +71,11 @@ def find_crops(side_px: int = _DRAWN_SIDE_PX) -> Crops:
 
     Raises
     ------
-    ValueError
+    ConfigError
         No crop is so large.
     """
     if not 0 < side_px <= _DRAWN_SIDE_PX:
-        raise ValueError(
+        raise ConfigError(
             f"images of {side_px} px are asked for, and crops have 1 to "
             f"{_DRAWN_SIDE_PX}; use --side with one of these"
         )

@@ -31,6 +31,7 @@ from jobs.benchmark.measuring import (
 )
 from jobs.benchmark.models import add_setting_argument, open_folder
 from nucleiseg.box import find_model
+from nucleiseg.bundle import read_bundle
 from nucleiseg.devices import available_cores
 
 _REPOSITORY = Path(__file__).parents[2]
@@ -55,6 +56,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Measure, and print a table and JSON."""
+    # Before archives are made for it.
+    read_bundle(options.model)
     machine = describe_machine()
     warn_if_busy(machine)
     cores = options.cores or [available_cores()]

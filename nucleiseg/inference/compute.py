@@ -137,6 +137,11 @@ def _one_at_a_time(run: CountRun) -> Iterator[None]:
             except OSError as error:
                 logger.info("%s cannot be locked: %s", path, error.strerror)
                 break
+        else:
+            logger.warning(
+                "another worker has measured for %.0f s: measuring beside it",
+                _LONGEST_MEASURING_S,
+            )
         yield
     finally:
         os.close(descriptor)
