@@ -50,9 +50,9 @@ def plan_workers(
         count = most if wanted is None else wanted
         if count > most:
             raise RunError(
-                f"--workers {count}, but this machine shows {len(gpus)} GPUs and "
-                f"{per_gpu} may share one; lower it, raise cluster.workers_per_gpu, or "
-                "set inference.device=cpu"
+                f"--workers {count}, but {most} is the most here (GPUs: {len(gpus)}, "
+                f"workers that share one: {per_gpu}); lower it, raise "
+                "cluster.workers_per_gpu, or set inference.device=cpu"
             )
         count = min(count, max(1, n_shards))
         dealt = tuple(deal_gpu(gpus, number) for number in range(count))

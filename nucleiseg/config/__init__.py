@@ -6,11 +6,11 @@ for both. What a run really used, defaults and overrides included, is saved in i
 directory.
 """
 
+from nucleiseg.config.cluster import ClusterConfig
 from nucleiseg.config.data import AugmentationConfig, DataConfig, LabelledArchive
 from nucleiseg.config.methods import refuse_unseeded
 from nucleiseg.config.reading import load_config
 from nucleiseg.config.schema import (
-    ClusterConfig,
     Config,
     InferenceConfig,
     InstancesConfig,
