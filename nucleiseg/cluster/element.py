@@ -16,21 +16,19 @@ import functools
 import logging
 import signal
 import socket
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Literal
 
 from nucleiseg.cluster import slurm
 from nucleiseg.cluster.crew import Crew, private_scratch
+from nucleiseg.cluster.keeper import Keeper
 from nucleiseg.cluster.place import Place, Role
 from nucleiseg.cluster.records import (
     Record,
     Recorder,
     is_cancelled,
     read_run_state,
-    write_run_state,
 )
 from nucleiseg.cluster.rendezvous import Meeting, find_meeting
 from nucleiseg.config import ClusterConfig
@@ -47,15 +45,9 @@ _GRACE_S = 20.0
 _MARGIN_S = 10.0
 # Worker processes that die one after the other before they join: the node is broken.
 _MOST_FAILED_STARTS = 3
-# Coordinators that die one after the other.
-_MOST_COORDINATORS = 20
 _POLL_S = 1.0
 # States of a run in which no worker is needed any more.
 _OVER = ("merging", "finished", "incomplete", "failed")
-
-# Exit statuses of the coordinator's process: done or stopped, cannot start,
-# incomplete. Any other, as Python's own 1, is a crash.
-_CONCLUSIONS: dict[int, Ending] = {0: "ended", 2: "failed", 3: "failed"}
 
 STOP_SIGNAL = signal.SIGUSR1
 """Tells the coordinator's process to let shards at hand finish, and end."""
@@ -93,8 +85,6 @@ class Element:
         self._crew: Crew | None = None
         self._n_failed_starts = 0
         self._has_joined = False
-        self._coordinator: subprocess.Popen[bytes] | None = None
-        self._n_coordinators = 0
         self._alone_since_s = time.monotonic()
         self._recorder = Recorder(
             run.jobs,
@@ -107,6 +97,7 @@ class Element:
                 restarts=place.restarts,
             ),
         )
+        self._keeper = Keeper(run, place.job_id, self._recorder)
 
     async def lead(self) -> Ending:
         """Lead until the run is done, SLURM wants the node back, or nothing is left."""
@@ -124,7 +115,7 @@ class Element:
                 ending = "failed"
             finally:
                 await self._close_crew()
-                self._signal_coordinator(signal.SIGKILL)
+                self._keeper.send_signal(signal.SIGKILL)
         ending = self._conclude(ending)
         self._recorder.say(ending)
         logger.info("job %s: %s", self._place.job_id, ending)
@@ -132,7 +123,9 @@ class Element:
 
     async def _work(self, scratch: Path) -> Ending:
         while True:
-            ending = self._must_end() or self._see_to_coordinator()
+            ending = self._must_end()
+            if ending is None and self._role.coordinates:
+                ending = self._keeper.look_after()
             if ending is None and self._role.n_workers:
                 ending = await self._see_to_workers(scratch)
             if ending is not None:
@@ -252,7 +245,7 @@ class Element:
         if self._must_end() or find_meeting(self._run) != meeting:
             return True
         # Its own one is started again only when nothing else is waited for.
-        return self._role.coordinates and not self._coordinator_is_up()
+        return self._role.coordinates and not self._keeper.is_up
 
     def _count_failed_start(self, error: Exception) -> None:
         self._n_failed_starts += 1
@@ -287,49 +280,6 @@ class Element:
             self._has_joined = False
             self._alone_since_s = time.monotonic()
 
-    # --- the coordinator ---
-
-    def _see_to_coordinator(self) -> Ending | None:
-        """Start the coordinator, or start it again; how it ended, when it has."""
-        if not self._role.coordinates:
-            return None
-        if self._coordinator is None:
-            if self._n_coordinators >= _MOST_COORDINATORS:
-                reason = (
-                    f"the coordinator died {_MOST_COORDINATORS} times; see the log of "
-                    f"job {self._place.job_id} in {self._run.logs}"
-                )
-                # Or all workers would wait for another one.
-                write_run_state(self._run.jobs, "failed", error=reason)
-                raise RunError(reason)
-            self._n_coordinators += 1
-            self._coordinator = subprocess.Popen(
-                [sys.executable, "-m", "nucleiseg.counting", str(self._run.root)],
-                # Ends when this process does, even by SIGKILL; it then ends, too.
-                stdin=subprocess.PIPE,
-            )
-            self._recorder.say("working")
-            return None
-        status = self._coordinator.poll()
-        if status is None:
-            return None
-        self._coordinator = None
-        if status in _CONCLUSIONS:
-            return _CONCLUSIONS[status]
-        cause = "a crash" if status > 0 else signal.Signals(-status).name
-        self._recorder.say(error=f"the coordinator died: {cause}")
-        logger.error("the coordinator died: %s; it is started again", cause)
-        return None
-
-    def _coordinator_is_up(self) -> bool:
-        return self._coordinator is not None and self._coordinator.poll() is None
-
-    def _signal_coordinator(self, number: signal.Signals) -> None:
-        if self._coordinator is not None and self._coordinator.poll() is None:
-            self._coordinator.send_signal(number)
-            if number == signal.SIGKILL:
-                self._coordinator.wait()
-
     # --- the end ---
 
     async def _finish_work(self, ending: Ending) -> None:
@@ -342,13 +292,13 @@ class Element:
             limit_s = max(1.0, self._settings.signal_delay_s - _MARGIN_S)
         self._recorder.say("draining")
         logger.info("finishing the shards at hand, for at most %.0f s", limit_s)
-        self._signal_coordinator(STOP_SIGNAL)
+        self._keeper.send_signal(STOP_SIGNAL)
         if self._crew is not None:
             self._crew.drain()
         deadline_s = time.monotonic() + limit_s
         while time.monotonic() < deadline_s:
             crew_is_up = self._crew is not None and self._crew.is_up
-            if not crew_is_up and not self._coordinator_is_up():
+            if not crew_is_up and not self._keeper.is_up:
                 return
             if self._warned.is_set() and self._told_to_end.is_set():
                 # Warned first and then told to end: less time than was promised.
