@@ -44,6 +44,34 @@ def test_standing_still_is_waiting_for_images_or_for_labelling(clock):
     assert (found.waited_s, found.blocked_s) == (4, 5)
 
 
+def test_waiting_that_no_call_follows_is_none(clock):
+    def images():
+        yield "image"
+        clock.now_s += 3  # and there is no other
+
+    found = StageTimes()
+    standstill = Standstill(found)
+    call = standstill.around(lambda _: None)
+    clock.now_s += 5
+    for image in standstill.watch(images()):
+        call(image)
+    standstill.note()
+    assert (found.waited_s, found.blocked_s) == (0, 5)
+
+
+def test_what_is_left_waits_for_the_end_of_the_images(clock):
+    def images():
+        yield "image"
+        clock.now_s += 3
+
+    found = StageTimes()
+    standstill = Standstill(found)
+    rest = list(standstill.watch(images()))
+    standstill.around(len)(rest)
+    standstill.note()
+    assert (found.waited_s, found.blocked_s) == (3, 0)
+
+
 def test_nothing_stands_still_while_another_call_runs(clock):
     def images():
         yield 1

@@ -112,6 +112,7 @@ class Standstill:
         self._since_s = time.monotonic()
         self._total_s = 0.0
         self._waited_s = 0.0
+        self._waiting_s = 0.0
 
     def around(self, function: Callable[[Item], Result]) -> Callable[[Item], Result]:
         """Wrap the network's call: the clock stops for it."""
@@ -121,6 +122,9 @@ class Standstill:
                 if self._n_calls == 0:
                     self._total_s += time.monotonic() - self._since_s
                 self._n_calls += 1
+                # Only now is it known that a call followed.
+                self._waited_s += self._waiting_s
+                self._waiting_s = 0.0
             try:
                 return function(item)
             finally:
@@ -135,7 +139,7 @@ class Standstill:
         while True:
             start_s = self._read()
             item = next(items, None)
-            self._waited_s += self._read() - start_s
+            self._waiting_s += self._read() - start_s
             if item is None:
                 return
             yield item
