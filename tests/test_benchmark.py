@@ -478,6 +478,16 @@ class TestOnLittle:
             assert abs(row["growth"]) < 0.5
         assert not list(tmp_path.iterdir())
 
+    def test_input_of_a_whole_training(self, tmp_path):
+        _, (row,) = run_benchmark(
+            *("input", "--trained", "--folder", tmp_path, "--images", 64),
+            *("--memory-mb", 1, "--formats", "hdf5"),
+        )
+        assert (row["augmented"], row["pass_images_per_s"]) == (True, None)
+        assert row["images_per_s"] > 0
+        assert row["peak_mb"] > 300, "with TensorFlow"
+        assert not list(tmp_path.iterdir())
+
     def test_scale(self, model, tmp_path):
         _, (row,) = run_benchmark(
             *("scale", "--model", model, "--folder", tmp_path, "--side", 32),

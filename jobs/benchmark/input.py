@@ -8,6 +8,9 @@ passes over it, and makes one epoch of batches, streamed through --memory-mb of 
 without TensorFlow. Rates are of the batches alone. Memory is wanted within 5 % of that
 of the smallest archive; all of them must be larger than --memory-mb.
 
+--trained measures `nucleiseg train` itself in place of that: one epoch, augmented, with
+the smallest network, on all cores, the process with all its libraries.
+
 --limit-mb N trains, beside that, some steps in a process that may allocate N MB, from
 an HDF5 archive three times as large. TensorFlow and its threads take 1 GB of them.
 """
@@ -25,8 +28,10 @@ from typing import Any
 import cv2
 import h5py
 import numpy as np
+import pandas as pd
 
 from jobs.benchmark.measuring import (
+    Ran,
     describe_machine,
     middle,
     pin,
@@ -74,6 +79,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--formats", nargs="+", choices=_FORMS, default=list(_FORMS))
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--folder", type=Path, help="where to work")
+    parser.add_argument("--trained", action="store_true", help="of a whole training")
     parser.add_argument("--limit-mb", type=int, metavar="N")
     parser.add_argument("--of", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--changed", action="store_true", help=argparse.SUPPRESS)
@@ -98,7 +104,7 @@ def run(options: argparse.Namespace) -> int:
     warn_if_busy(machine)
     rows = []
     for form in options.formats:
-        for is_changed in (False, True):
+        for is_changed in (True,) if options.trained else (False, True):
             rows += measure(options, form, is_changed)
     if rows:
         print_table(list(rows[0]), [list(row.values()) for row in rows])
@@ -122,11 +128,14 @@ def measure(
         say(f"{form}: {n_images:,} images{', augmented' if is_changed else ''}")
         with tempfile.TemporaryDirectory(prefix="input-", dir=options.folder) as place:
             archive = write_archive(Path(place), n_images, form)
-            command = [*pin(1), sys.executable, "-m", "jobs.benchmark", "input"]
-            command += ["--of", str(archive), "--memory-mb", str(options.memory_mb)]
-            command += ["--changed"] if is_changed else []
-            ran = [run_apart(command) for _ in range(options.rounds)]
-        found = [json.loads(one.output) for one in ran]
+            make = _train if options.trained else _read
+            found, ran = zip(
+                *(
+                    make(archive, options.memory_mb, is_changed)
+                    for _ in range(options.rounds)
+                ),
+                strict=True,
+            )
         peak_mb = middle(one.largest_mb for one in ran)
         assert peak_mb is not None
         first_mb = rows[0]["peak_mb"] if rows else peak_mb
@@ -135,15 +144,48 @@ def measure(
                 "format": form,
                 "augmented": is_changed,
                 "images": n_images,
-                "pass_images_per_s": middle(one["pass_rate"] for one in found),
+                "pass_images_per_s": middle(one.get("pass_rate") for one in found),
                 "images_per_s": middle(one["rate"] for one in found),
-                "wanted_above": _WANTED_RATE,
+                "wanted_above": None if options.trained else _WANTED_RATE,
                 "peak_mb": peak_mb,
                 "growth": peak_mb / first_mb - 1,
                 "wanted_within": _WANTED_GROWTH,
             }
         )
     return rows
+
+
+def _read(
+    archive: Path, memory_mb: int, is_changed: bool
+) -> tuple[dict[str, float], Ran]:
+    """Make the batches of an epoch in a process of its own, on one core."""
+    command = [*pin(1), sys.executable, "-m", "jobs.benchmark", "input"]
+    command += ["--of", str(archive), "--memory-mb", str(memory_mb)]
+    command += ["--changed"] if is_changed else []
+    ran = run_apart(command)
+    return json.loads(ran.output), ran
+
+
+def _train(
+    archive: Path, memory_mb: int, is_changed: bool
+) -> tuple[dict[str, float], Ran]:
+    """Train for an epoch as a user would."""
+    config = {
+        # What is drawn is the same fields again and again.
+        "data": {"archive": str(archive), "memory_mb": memory_mb, "overlap": "keep"},
+        "model": {"base_filters": 1},
+        "training": {"epochs": 1},
+        "augmentation": _ALL if is_changed else {},
+    }
+    with tempfile.TemporaryDirectory(prefix="run-", dir=archive.parent) as place:
+        path, run = Path(place) / "config.yaml", TrainRun(Path(place) / "run")
+        # JSON is YAML.
+        path.write_text(json.dumps(config), encoding="utf-8")
+        ran = run_apart(
+            [sys.executable, "-m", "nucleiseg", "train", path, "--run", run.root]
+        )
+        rates = pd.read_csv(run.rates)
+    return {"rate": float(rates["images_per_s"].iloc[-1])}, ran
 
 
 def read_epoch(archive: Path, memory_mb: int, is_changed: bool) -> dict[str, float]:
