@@ -62,6 +62,24 @@ def sum_scores(
     return sum_by_label(plane, labels, n_labels, threshold=0.0)
 
 
+def find_shares(
+    sums: NDArray[np.int64], areas: NDArray[np.int64], calibration: Calibration
+) -> NDArray[np.float64]:
+    """Find how often nuclei like these are right.
+
+    Parameters
+    ----------
+    sums, areas : (n,) int64 ndarray
+        Of each nucleus: of :func:`sum_scores`, and pixels.
+    calibration : Calibration
+
+    Returns
+    -------
+    (n,) float64 ndarray, in [0, 1]
+    """
+    return calibration.apply(_divide(sums, areas))
+
+
 def sum_rights(
     sums: NDArray[np.int64], areas: NDArray[np.int64], calibration: Calibration | None
 ) -> int:
@@ -80,7 +98,7 @@ def sum_rights(
     """
     if calibration is None:
         return 0
-    shares = calibration.apply(_divide(sums, areas))
+    shares = find_shares(sums, areas, calibration)
     return sum(np.rint(shares / UNIT).astype(np.int64).tolist())
 
 

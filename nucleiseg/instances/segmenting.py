@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from nucleiseg.config import InstancesConfig
 from nucleiseg.instances.counting import find_foreground
 from nucleiseg.instances.maps import split_maps
+from nucleiseg.instances.nuclei import Nuclei, measure_nuclei
 from nucleiseg.instances.rescaling import label_at_size, restore_maps
 from nucleiseg.instances.summary import ImageSummary, summarise
 from nucleiseg.quality import Calibration
@@ -49,6 +50,51 @@ def segment_nuclei(
     ConfigError
         The method is `watershed`, and there is no marker map.
     """
+    labels, needed = _label(image, maps, settings, calibration)
+    summary = summarise(
+        image, needed, labels, calibration=calibration, scale=_find_scale(image, maps)
+    )
+    return labels, summary
+
+
+def segment_and_measure(
+    image: NDArray[Any],
+    maps: NDArray[np.float32],
+    settings: InstancesConfig,
+    *,
+    calibration: Calibration | None = None,
+) -> tuple[NDArray[np.int32], ImageSummary, Nuclei]:
+    """Do as :func:`segment_nuclei`, and measure each nucleus, too.
+
+    Parameters and exceptions are the same.
+
+    Returns
+    -------
+    labels : (H, W) int32 ndarray
+    summary : ImageSummary
+    nuclei : Nuclei
+        In pixels of the image, in the order of the labels.
+    """
+    labels, needed = _label(image, maps, settings, calibration)
+    nuclei = measure_nuclei(needed, labels, calibration=calibration)
+    summary = summarise(
+        image,
+        needed,
+        labels,
+        calibration=calibration,
+        scale=_find_scale(image, maps),
+        nuclei=nuclei,
+    )
+    return labels, summary, nuclei
+
+
+def _label(
+    image: NDArray[Any],
+    maps: NDArray[np.float32],
+    settings: InstancesConfig,
+    calibration: Calibration | None,
+) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+    """Label an image; and what is needed of its maps to go on, at the image's size."""
     foreground, marker = split_maps(maps)
     if find_foreground(foreground, marker, settings) is None:
         # Without any, at next to no cost.
@@ -57,11 +103,9 @@ def segment_nuclei(
         labels = label_at_size(maps, image.shape, settings)
     # Without scores to be made of it, the marker map has done its work.
     needed = foreground[..., np.newaxis] if calibration is None else maps
-    summary = summarise(
-        image,
-        restore_maps(needed, image.shape),
-        labels,
-        calibration=calibration,
-        scale=math.sqrt(foreground.size / image.size),
-    )
-    return labels, summary
+    return labels, restore_maps(needed, image.shape)
+
+
+def _find_scale(image: NDArray[Any], maps: NDArray[np.float32]) -> float:
+    """By how much the network saw the image enlarged."""
+    return math.sqrt(maps.shape[0] * maps.shape[1] / image.size)
