@@ -111,6 +111,11 @@ class CountRun:
         """Path of all label images; an incomplete file is called so."""
         return self.root / ("labels.partial.h5" if incomplete else "labels.h5")
 
+    def nuclei(self, table_format: str, *, incomplete: bool = False) -> Path:
+        """Path of the table of nuclei beside a merged table of a format."""
+        suffix = self.table(table_format, incomplete=incomplete).suffix
+        return self.root / f"nuclei{'.partial' * incomplete}{suffix}"
+
     def table(self, table_format: str, *, incomplete: bool = False) -> Path:
         """Path of the merged table in a format; an incomplete one is called so."""
         names = {

@@ -132,6 +132,7 @@ def _print_plan(prepared: Prepared, run: CountRun) -> None:
     print(f"in all     {plan.n_images} images, {len(plan.shards)} shards")
     if plan.has_labels:
         print(f"labels     {run.labels()}")
+        print(f"nuclei     {run.nuclei(config.table.format)}")
 
 
 def _describe_scale(config: Config, wanted_px: float) -> str:
@@ -156,6 +157,8 @@ def print_result(result: CountResult, run: CountRun) -> None:
         print(f"scale     and {n_more} more, see {run.manifest}")
     if merged.labels is not None:
         print(f"labels    {run.root / merged.labels.name}")
+    if merged.nuclei is not None:
+        print(f"nuclei    {run.root / merged.nuclei.name}")
     if result.n_pictures:
         print(f"pictures  {run.pictures} ({result.n_pictures})")
     for failure in merged.failures:

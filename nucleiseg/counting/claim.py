@@ -81,7 +81,7 @@ def refuse_others(run: CountRun, plan: Plan) -> None:
         return
     ours = [run.config, run.manifest, run.compute]
     ours += [run.table(name) for name in ("csv", "parquet", "notebook")]
-    ours.append(run.labels())
+    ours += [run.labels(), *_list_nuclei(run)]
     there = [path.name for path in ours if path.exists()]
     if (result := _find_results(run)) is not None:
         there.append(result.name)
@@ -92,13 +92,17 @@ def refuse_others(run: CountRun, plan: Plan) -> None:
         )
 
 
+def _list_nuclei(run: CountRun) -> list[Path]:
+    return [run.nuclei(name) for name in ("csv", "parquet")]
+
+
 def _find_results(run: CountRun) -> Path | None:
-    """Find any file with rows, whole shards or parts of one, or with label images."""
+    """Find any file with rows of shards, or that no other kind of run replaces."""
     results = itertools.chain(
         run.parts.glob("[!.]*"),
         # A shard that is done in part has its rows elsewhere until it is whole.
         run.attempts.glob("[0-9]*/rows-*.parquet"),
         # Of another plan they would stay beside its table.
-        run.root.glob(run.labels().name),
+        *(run.root.glob(path.name) for path in (run.labels(), *_list_nuclei(run))),
     )
     return next(results, None)

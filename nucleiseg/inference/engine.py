@@ -19,7 +19,7 @@ from nucleiseg.attempts import Attempts
 from nucleiseg.bundle import read_bundle
 from nucleiseg.config import InstancesConfig, load_config
 from nucleiseg.errors import ArchiveError, BundleError, RunError
-from nucleiseg.inference.large import find_facts, summarise_shard
+from nucleiseg.inference.large import ComputedBlock, find_facts, summarise_shard
 from nucleiseg.inference.one_image import label_maps, predict_maps
 from nucleiseg.inference.parts import Parts
 from nucleiseg.inference.scales import Scales
@@ -27,7 +27,6 @@ from nucleiseg.inference.setting_up import load
 from nucleiseg.inference.sources import Sources
 from nucleiseg.inference.streaming import Stream
 from nucleiseg.inference.times import StageTimes
-from nucleiseg.instances import BlockSummary
 from nucleiseg.runs import CountRun, create_private, read_json, write_json
 from nucleiseg.shards import DatasetShare, Entry, read_plan
 from nucleiseg.tables import (
@@ -143,14 +142,13 @@ class Engine:
         """Compute a block of a large image; where one fails, its image does."""
         times = StageTimes(n_images=shard.n_new_images)
         with times.running():
-            summary: BlockSummary | None = None
-            labels: bytes | None = None
+            block: ComputedBlock | None = None
             reason = self._attempts.history(number).verdict(shard.start)
             if reason is None:
                 whole = (shard.start, shard.stop)
                 with self._attempts.attempt(number, whole, worker=self._worker):
                     try:
-                        summary, labels = self._summarise(shard)
+                        block = self._summarise(shard)
                     except ArchiveError as error:
                         reason = error.reason
             self._note_failures(number, int(reason is not None))
@@ -158,10 +156,11 @@ class Engine:
                 self.run,
                 self.plan,
                 shard,
-                None if summary is None else summary.to_bytes(),
+                None if block is None else block.summary.to_bytes(),
                 reason,
                 compute=self.compute.identity,
-                labels=labels,
+                labels=None if block is None else block.labels,
+                nuclei=None if block is None else block.nuclei,
             )
             self._attempts.clear(number)
         n_failed = int(reason is not None and shard.is_first_block)
@@ -169,7 +168,7 @@ class Engine:
             number, shard.n_new_images, n_failed, times.wall_s, False, times
         )
 
-    def _summarise(self, shard: Entry) -> tuple[BlockSummary, bytes | None]:
+    def _summarise(self, shard: Entry) -> ComputedBlock:
         reader = self._sources.open(shard)
         archive = self.plan.archives[shard.archive]
         facts = find_facts(self.run, archive, shard, reader, self._preprocess)

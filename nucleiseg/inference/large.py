@@ -14,7 +14,12 @@ from nucleiseg.config import InstancesConfig, PreprocessConfig
 from nucleiseg.errors import ArchiveError
 from nucleiseg.inference.network import TiledNetwork
 from nucleiseg.inference.pieces import Piece
-from nucleiseg.instances import BlockSummary, saturation_limit, summarise_block
+from nucleiseg.instances import (
+    BlockSummary,
+    measure_nuclei,
+    saturation_limit,
+    summarise_block,
+)
 from nucleiseg.labels import encode
 from nucleiseg.preprocess import Range, RangeFinder, scale
 from nucleiseg.quality import Calibration
@@ -104,6 +109,17 @@ def _strips(reader: Reader, image: int) -> Iterator[NDArray[Any]]:
             yield reader.read_region(image, rows, columns)
 
 
+@dataclass(frozen=True)
+class ComputedBlock:
+    """What is kept of a block."""
+
+    summary: BlockSummary
+    labels: bytes | None = None
+    """Its packed label image, where asked for and it has any nucleus."""
+    nuclei: bytes | None = None
+    """Its packed nuclei, likewise."""
+
+
 def summarise_shard(
     network: TiledNetwork,
     reader: Reader,
@@ -113,14 +129,8 @@ def summarise_shard(
     *,
     labels: bool = False,
     calibration: Calibration | None = None,
-) -> tuple[BlockSummary, bytes | None]:
+) -> ComputedBlock:
     """Predict a block of an image and label it.
-
-    Returns
-    -------
-    summary : BlockSummary
-    labels : bytes or None
-        Its packed label image, where asked for and it has any nucleus.
 
     Raises
     ------
@@ -155,7 +165,16 @@ def summarise_shard(
         calibration=calibration,
         out=out,
     )
-    return summary, None if out is None else encode(out)
+    if out is None:
+        return ComputedBlock(summary)
+    nuclei = measure_nuclei(
+        maps,
+        out,
+        core=block.core,
+        image_shape=shard.image_shape,
+        calibration=calibration,
+    )
+    return ComputedBlock(summary, encode(out), nuclei.to_bytes() or None)
 
 
 def _predict(

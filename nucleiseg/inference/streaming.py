@@ -20,7 +20,7 @@ from nucleiseg.inference.network import TiledNetwork
 from nucleiseg.inference.pieces import Piece, divide, join, prepare, read_piece
 from nucleiseg.inference.pipeline import map_ordered
 from nucleiseg.inference.times import StageTimes
-from nucleiseg.instances import count_nuclei, segment_nuclei
+from nucleiseg.instances import count_nuclei, segment_and_measure, segment_nuclei
 from nucleiseg.labels import encode
 from nucleiseg.preprocess import scaled_shape
 from nucleiseg.quality import Calibration
@@ -54,7 +54,7 @@ class Stream:
     n_threads : int
         Most threads of each stage but reading.
     labels : bool
-        Whether rows hold the label images, too.
+        Whether rows hold the label images and what is known of each nucleus, too.
     calibration : Calibration or None
         The model's.
     """
@@ -146,20 +146,22 @@ class Stream:
     def _count_image(
         self, index: int, pixels: NDArray[Any], maps: NDArray[np.float32]
     ) -> ImageRow:
-        labels = None
+        labels = packed = None
+        arguments = pixels, maps, self._instances
+        trust = self._calibration
         try:
-            # At another scale nuclei are what is left of them at the image's own.
-            if self._has_labels or maps.shape[:2] != pixels.shape:
-                label_image, summary = segment_nuclei(
-                    pixels, maps, self._instances, calibration=self._calibration
+            if self._has_labels:
+                label_image, summary, nuclei = segment_and_measure(
+                    *arguments, calibration=trust
                 )
-                labels = encode(label_image) if self._has_labels else None
+                labels, packed = encode(label_image), nuclei.to_bytes() or None
+            elif maps.shape[:2] != pixels.shape:
+                # At another scale nuclei are what is left of them at the image's own.
+                _, summary = segment_nuclei(*arguments, calibration=trust)
             else:
-                summary = count_nuclei(
-                    pixels, maps, self._instances, calibration=self._calibration
-                )
+                summary = count_nuclei(*arguments, calibration=trust)
         except ValueError:
             if np.isfinite(maps.max()):
                 raise
             return ImageRow(index, None, self._network.not_finite)
-        return ImageRow(index, summary, labels=labels)
+        return ImageRow(index, summary, labels=labels, nuclei=packed)

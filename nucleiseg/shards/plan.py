@@ -18,6 +18,8 @@ _VERSION = b"nucleiseg plan 2\n"
 
 _LABELS = "labels"
 
+_NUCLEI = "nuclei"
+
 
 @dataclass(frozen=True)
 class ArchiveRef:
@@ -51,8 +53,8 @@ class Plan:
     """Kept as :class:`Entries`: columns, whatever sequence it was made from."""
     settings: dict[str, Any]
     """What else a partial table depends on: model, thresholds, calibration, compute
-    settings; and `labels`, where label images are made, too: :attr:`label_shapes` as
-    JSON."""
+    settings; and, where label images are made, too, `labels`: :attr:`label_shapes` as
+    JSON, and `nuclei`: the version of what is kept of each nucleus."""
     shard_pixels: int | None = None
     """Pixels a shard, about, that were set or chosen; None: images a shard were set.
     Not in the identity: the shards themselves are."""
@@ -137,6 +139,11 @@ class Plan:
         """Whether label images are made, too."""
         return _LABELS in self.settings
 
+    @property
+    def has_nuclei(self) -> bool:
+        """Whether each nucleus has a row: with labels, but in no plan of before."""
+        return _NUCLEI in self.settings
+
     @cached_property
     def label_shapes(self) -> dict[tuple[int, str], tuple[int, ...]]:
         """Shape of each dataset, by archive number and key, in order.
@@ -173,6 +180,11 @@ def explain_difference(before: Plan, now: Plan) -> str:
     if before.has_labels != now.has_labels:
         made, asked = ("with", "without") if before.has_labels else ("without", "with")
         return f"it was planned {made} label images, and is now to be {asked} them"
+    if before.has_nuclei != now.has_nuclei:
+        return (
+            "it was planned by a version that made no table of nuclei (nucleiseg retry "
+            "goes on with it)"
+        )
     for group, value in before.settings.items():
         if value != now.settings[group] and group != _LABELS:
             return f"{group} was {value} and is now {now.settings[group]}"

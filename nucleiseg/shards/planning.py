@@ -13,6 +13,9 @@ from nucleiseg.shards.entries import NONE, Entries, Texts, make_rows
 from nucleiseg.shards.plan import Plan
 from nucleiseg.shards.survey import Item, survey
 
+# Bumped where a nucleus is kept otherwise in partial tables (`instances.Nuclei`).
+_NUCLEI_VERSION = 1
+
 
 def make_plan(
     inputs: Sequence[str],
@@ -69,6 +72,7 @@ def make_plan(
     settings = _settings(config, model)
     if labels:
         settings["labels"] = _list_shapes(items)
+        settings["nuclei"] = _NUCLEI_VERSION
     return Plan(
         tuple(archives),
         _list_entries(items, size, config),

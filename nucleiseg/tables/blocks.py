@@ -11,7 +11,7 @@ from nucleiseg.instances import BlockSummary, join_blocks, number_blocks
 from nucleiseg.quality import Calibration
 from nucleiseg.runs import CountRun
 from nucleiseg.shards import Entry, Plan
-from nucleiseg.tables.rows import LABELS, ImageRow
+from nucleiseg.tables.rows import ImageRow, add_columns
 from nucleiseg.tables.sealed import write_sealed
 
 _Parts = list[tuple[tuple[slice, slice], BlockSummary]]
@@ -29,8 +29,8 @@ and the bytes of its summary."""
 
 
 def block_schema(plan: Plan) -> pa.Schema:
-    """Columns of a block's partial table in a plan: with labels, where it has them."""
-    return BLOCK.append(LABELS) if plan.has_labels else BLOCK
+    """Columns of a block's partial table in a plan, also with labels and nuclei."""
+    return add_columns(BLOCK, plan)
 
 
 def write_block_partial(
@@ -42,6 +42,7 @@ def write_block_partial(
     *,
     compute: str,
     labels: bytes | None = None,
+    nuclei: bytes | None = None,
 ) -> None:
     """Write the partial table of a block beside its name and rename it.
 
@@ -59,6 +60,8 @@ def write_block_partial(
         Identity of the compute setting it was made with.
     labels : bytes or None
         Its packed label image, where one is made and it has any nucleus.
+    nuclei : bytes or None
+        Its packed nuclei, likewise; in the order of its labels.
     """
     assert shard.shard is not None
     assert shard.block is not None
@@ -69,6 +72,7 @@ def write_block_partial(
         "reason": reason,
         "payload": summary,
         "labels": labels,
+        "nuclei": nuclei,
     }
     table = pa.Table.from_pylist([row], schema=block_schema(plan))
     write_sealed(run.part(shard.shard), table, plan, shard, compute=compute)

@@ -10,7 +10,6 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from nucleiseg.errors import RunError
 from nucleiseg.labels import LabelDataset, LabelFile, decode, name_dataset
 from nucleiseg.runs import atomic_path
 from nucleiseg.shards import Entry, Plan
@@ -146,7 +145,7 @@ class _DatasetWriter:
                         raise ValueError(f"image {index} has no labels")
                     self._dataset.write_image(index, labels, count)
                 except ValueError as error:
-                    raise self._refuse(shard, error) from error
+                    raise self._parts.explain_damage(shard, "labels", error) from error
 
     def _write_blocks(
         self, blocks: Sequence[Entry], numbers: Sequence[NDArray[np.uint32]]
@@ -165,12 +164,5 @@ class _DatasetWriter:
                     raise ValueError("it has no labels")
                 renumbered = its_numbers[decode(data, shape)]
             except (ValueError, IndexError) as error:
-                raise self._refuse(shard, error) from error
+                raise self._parts.explain_damage(shard, "labels", error) from error
             self._dataset.write_region(shard.start, block.core, renumbered)
-
-    def _refuse(self, shard: Entry, error: Exception) -> RunError:
-        return RunError(
-            f"the labels of shard {shard.shard} ({self._parts.plan.describe(shard)}) "
-            f"are damaged ({error}); delete its partial table in "
-            f"{self._parts.folder} and run the same command again"
-        )

@@ -1,5 +1,6 @@
 """The one table that partial tables are merged into."""
 
+import contextlib
 import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from nucleiseg.shards import Entry, Plan
 from nucleiseg.tables.ahead import map_ahead
 from nucleiseg.tables.blocks import join_partials
 from nucleiseg.tables.label_images import write_label_images
+from nucleiseg.tables.nuclei import FoundNuclei, NucleusFile, find_nuclei
 from nucleiseg.tables.output import regroup, write_csv, write_parquet
 from nucleiseg.tables.parts import refuse_surplus
 from nucleiseg.tables.reading import PartReader, group_blocks
@@ -62,6 +64,8 @@ class Merged:
     """Those of them with any flag."""
     flags: dict[str, int] = field(default_factory=dict)
     """Images with each flag that any has, in a fixed order."""
+    nuclei: Path | None = None
+    """The table of nuclei, where label images are made."""
 
 
 def merge(
@@ -75,7 +79,8 @@ def merge(
     """Merge the partial tables of all shards, in the plan's order.
 
     Memory does not grow with the number of images: a few tables are read ahead. Where
-    label images are made, too, their file is there before the table is.
+    label images are made, too, their file and the table of nuclei are there before the
+    table is.
 
     Parameters
     ----------
@@ -99,9 +104,14 @@ def merge(
     path = run.table(table_format, incomplete=incomplete)
     parts = PartReader(run, plan, compute, incomplete=incomplete)
     reader, counter = _PieceReader(parts), _Counter()
-    tables = map_ahead(reader.read, group_blocks(plan.entries), size=parts.measure)
-    groups = counter.watch(regroup(counter.unpack(tables), TABLE, _GROUP_ROWS))
-    with atomic_path(path) as temporary:
+    pieces = map_ahead(reader.read, group_blocks(plan.entries), size=parts.measure)
+    nuclei: NucleusFile | None = None
+    if plan.has_nuclei:
+        name = run.nuclei(table_format, incomplete=incomplete)
+        nuclei = NucleusFile(name, plan.calibration)
+    tables = _pass_on(counter.unpack(pieces), nuclei)
+    groups = counter.watch(regroup(tables, TABLE, _GROUP_ROWS))
+    with atomic_path(path) as temporary, nuclei or contextlib.nullcontext():
         if table_format == "parquet":
             write_parquet(temporary, groups, TABLE, _GROUP_ROWS)
         else:
@@ -121,6 +131,7 @@ def merge(
         counter.n_rows - counter.n_failed,
         counter.n_flagged,
         {name: n_images for name, n_images in counter.flags.items() if n_images},
+        None if nuclei is None else nuclei.path,
     )
 
 
@@ -153,6 +164,17 @@ class _Piece:
     """None where it is left out."""
     n_unreadable: int = 0
     n_missing: int = 0
+    found: FoundNuclei | None = None
+    """Nuclei of its images, where they have rows of their own."""
+
+
+def _pass_on(pieces: Iterator[_Piece], nuclei: NucleusFile | None) -> Iterator[Any]:
+    """Give the rows of images, and on the way write those of their nuclei."""
+    for piece in pieces:
+        if nuclei is not None and piece.found is not None:
+            nuclei.add(piece.found)
+        if piece.table is not None:
+            yield piece.table
 
 
 class _PieceReader:
@@ -175,7 +197,10 @@ class _PieceReader:
             )
             row = self._parts.join(group, partials, join)
             rows = pa.Table.from_pylist([row.as_dict()], schema=ROWS)
-        return _Piece(self._complete(first, rows))
+        found = None
+        if self._parts.plan.has_nuclei:
+            found = find_nuclei(self._parts, group, partials)
+        return _Piece(self._complete(first, rows), found=found)
 
     def _complete(self, entry: Entry, rows: pa.Table) -> pa.Table:
         """Put the columns beside the rows that are the same for all of them."""
@@ -213,12 +238,11 @@ class _Counter:
         self.n_flagged = 0
         self.flags = dict.fromkeys(FLAGS, 0)
 
-    def unpack(self, pieces: Iterator[_Piece]) -> Iterator[pa.Table]:
+    def unpack(self, pieces: Iterator[_Piece]) -> Iterator[_Piece]:
         for piece in pieces:
             self.n_unreadable += piece.n_unreadable
             self.n_missing += piece.n_missing
-            if piece.table is not None:
-                yield piece.table
+            yield piece
 
     def watch(self, groups: Iterator[pa.Table]) -> Iterator[pa.Table]:
         for group in groups:

@@ -9,7 +9,7 @@ from nucleiseg.errors import RunError
 from nucleiseg.runs import CountRun
 from nucleiseg.shards import Entry, Plan
 from nucleiseg.tables.blocks import block_schema
-from nucleiseg.tables.rows import LABELS, ROWS, ImageRow
+from nucleiseg.tables.rows import ROWS, ImageRow, add_columns
 from nucleiseg.tables.sealed import read_sealed, write_sealed
 
 
@@ -52,7 +52,7 @@ def read_partial(
     -------
     Table or None
         A row an image; of a block, one row with `status`, `reason` and its summary.
-        With `labels`, where label images are made.
+        With `labels` and `nuclei`, where label images are made.
 
     Raises
     ------
@@ -97,4 +97,4 @@ def read_rows(
 
 
 def _rows_schema(plan: Plan) -> pa.Schema:
-    return ROWS.append(LABELS) if plan.has_labels else ROWS
+    return add_columns(ROWS, plan)

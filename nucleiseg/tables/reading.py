@@ -119,6 +119,14 @@ class PartReader:
                 "again"
             ) from error
 
+    def explain_damage(self, shard: Entry, what: str, error: Exception) -> RunError:
+        """Name the shard of which labels or nuclei are not what was counted."""
+        return RunError(
+            f"the {what} of shard {shard.shard} ({self.plan.describe(shard)}) are "
+            f"damaged ({error}); delete its partial table in {self.folder} and run "
+            "the same command again"
+        )
+
     def measure(self, group: Sequence[Entry]) -> int:
         """Size of what reading a group takes, for :func:`map_ahead`: in rows."""
         n_rows = sum(entry.n_images for entry in group)

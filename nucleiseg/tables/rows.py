@@ -7,6 +7,7 @@ from typing import Any
 import pyarrow as pa
 
 from nucleiseg.instances import ImageSummary
+from nucleiseg.shards import Plan
 
 QUALITY = (
     ("foreground_share", pa.float64()),
@@ -33,6 +34,11 @@ LABELS = pa.field("labels", pa.large_binary())
 """Column of a partial table where label images are made, too: those of an image, or of
 a block, as :func:`nucleiseg.labels.encode` packs them; null without any nucleus."""
 
+NUCLEI = pa.field("nuclei", pa.large_binary())
+"""Column of a partial table where label images are made, too: the nuclei of an image,
+or of a block, in the order of its labels, as :class:`nucleiseg.instances.Nuclei` packs
+them; null without any."""
+
 
 @dataclass(frozen=True)
 class ImageRow:
@@ -46,6 +52,8 @@ class ImageRow:
     """Why it failed."""
     labels: bytes | None = None
     """Its packed label image, where one is made and it has any nucleus."""
+    nuclei: bytes | None = None
+    """Its packed nuclei, likewise."""
 
     def as_dict(self) -> dict[str, Any]:
         """Values by column of a partial table."""
@@ -56,6 +64,7 @@ class ImageRow:
             "status": status,
             "reason": self.reason,
             "labels": self.labels,
+            "nuclei": self.nuclei,
             **values,
         }
 
@@ -66,4 +75,16 @@ class ImageRow:
             return cls(values["index"], None, values["reason"])
         names = ["count", *(name for name, _ in QUALITY)]
         summary = ImageSummary(**{name: values[name] for name in names})
-        return cls(values["index"], summary, labels=values.get("labels"))
+        return cls(
+            values["index"],
+            summary,
+            labels=values.get("labels"),
+            nuclei=values.get("nuclei"),
+        )
+
+
+def add_columns(schema: pa.Schema, plan: Plan) -> pa.Schema:
+    """Add to the columns of a partial table those of what a plan has made besides."""
+    if plan.has_labels:
+        schema = schema.append(LABELS)
+    return schema.append(NUCLEI) if plan.has_nuclei else schema

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from nucleiseg.errors import RunError
 from nucleiseg.runs import atomic_path
 from nucleiseg.shards import Entry, Plan
-from nucleiseg.tables.rows import LABELS
+from nucleiseg.tables.rows import LABELS, NUCLEI
 
 _REMEDY = "delete it and run the same command again"
 
@@ -84,13 +84,15 @@ def write_sealed(
         "content": hash_values(table),
     }
     stamped = table.replace_schema_metadata({"nucleiseg": json.dumps(stamps)})
-    # What is packed already, and never the same twice: no dictionary of it, nor its
-    # smallest and largest value.
-    others = [name for name in table.column_names if name != LABELS.name]
+    # What is never the same twice: no dictionary of it, nor its smallest and largest
+    # value. Labels are packed already; half of the bytes of nuclei are 0.
+    packed = (LABELS.name, NUCLEI.name)
+    others = [name for name in table.column_names if name not in packed]
     options = {}
     if len(others) < table.num_columns:
+        compression = dict.fromkeys(table.column_names, "snappy")
         options = {
-            "compression": {**dict.fromkeys(others, "snappy"), LABELS.name: "none"},
+            "compression": {**compression, LABELS.name: "none"},
             "use_dictionary": others,
             "write_statistics": others,
         }
