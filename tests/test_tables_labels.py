@@ -12,8 +12,9 @@ from nucleiseg.config import InstancesConfig
 from nucleiseg.errors import RunError
 from nucleiseg.instances import (
     label_nuclei,
+    measure_nuclei,
     saturation_limit,
-    segment_nuclei,
+    segment_and_measure,
     summarise_block,
 )
 from nucleiseg.labels import encode
@@ -54,7 +55,7 @@ def _no_power_cuts(monkeypatch):
     monkeypatch.setattr("nucleiseg.runs._sync", lambda path: None)
 
 
-def make_plan(shard_images=3):
+def make_plan(shard_images=3, **more):
     entries = []
     for archive, key, shape in SHAPES:
         n_images = shape[0] if len(shape) > 2 else 1
@@ -74,6 +75,7 @@ def make_plan(shard_images=3):
     settings = {
         "instances": SETTINGS.model_dump(mode="json"),
         "labels": [[archive, key, list(shape)] for archive, key, shape in SHAPES],
+        **more,
     }
     return Plan(ARCHIVES, (*entries, gone), settings)
 
@@ -110,7 +112,15 @@ def write(run, plan, shard):
             LARGE,
             SETTINGS,
             limit=saturation_limit(image.dtype, 0),
+            calibration=plan.calibration,
             out=labels,
+        )
+        nuclei = measure_nuclei(
+            np.ascontiguousarray(maps[core]),
+            labels,
+            core=core,
+            image_shape=LARGE,
+            calibration=plan.calibration,
         )
         write_block_partial(
             run,
@@ -120,12 +130,16 @@ def write(run, plan, shard):
             "broken" if is_failed else None,
             compute=COMPUTE,
             labels=None if is_failed else encode(labels),
+            nuclei=None if is_failed else nuclei.to_bytes() or None,
         )
         return
     rows = []
     for index in range(shard.start, shard.stop):
-        labels, summary = segment_nuclei(*draw(shard, index), SETTINGS)
-        row = ImageRow(index, summary, labels=encode(labels))
+        labels, summary, nuclei = segment_and_measure(
+            *draw(shard, index), SETTINGS, calibration=plan.calibration
+        )
+        packed = nuclei.to_bytes() or None
+        row = ImageRow(index, summary, labels=encode(labels), nuclei=packed)
         rows.append(ImageRow(index, None, "NaN") if fails(shard, index) else row)
     write_partial(run, plan, shard, rows, compute=COMPUTE)
 
