@@ -1,10 +1,11 @@
-"""Label images beside the counts: the same for any division, kill and retry."""
+"""Label images and nuclei beside counts: the same for any division, kill and retry."""
 
 import os
 import shutil
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -67,12 +68,14 @@ def reference(inputs, model, tmp_path_factory):
     run = CountRun(tmp_path_factory.mktemp("reference") / "run")
     result = segment(inputs, model, run.root, "shards.images=500")
     assert result.merged.labels == run.labels()
+    assert result.merged.nuclei == run.nuclei("csv")
     return run
 
 
 def assert_same(run, reference):
     assert run.table("csv").read_bytes() == reference.table("csv").read_bytes()
     assert run.labels().read_bytes() == reference.labels().read_bytes()
+    assert run.nuclei("csv").read_bytes() == reference.nuclei("csv").read_bytes()
     assert not list(run.root.glob(".*"))
 
 
@@ -81,6 +84,33 @@ def test_the_counts_are_those_of_count(inputs, model, reference, tmp_path):
     table = (tmp_path / "count" / "counts.csv").read_bytes()
     assert table == reference.table("csv").read_bytes()
     assert not (tmp_path / "count" / "labels.h5").exists()
+    assert not list((tmp_path / "count").glob("nuclei*"))
+
+
+def test_each_nucleus_has_a_row(reference):
+    images = pd.read_csv(reference.table("csv"), keep_default_na=False)
+    rows = pd.read_csv(reference.nuclei("csv"))
+    keys = ["index", "archive", "dataset"]
+    # A model that was never tuned does not know how sure it is of a single one.
+    assert rows["confidence"].isna().all()
+    found = rows.groupby(keys, sort=False).agg(
+        n=("label", "size"), highest=("label", "max"), border=("touches_edge", "sum")
+    )
+    images = images[images["count"].isin(["", "0"]) == 0].set_index(keys)
+    assert found.index.tolist() == images.index.tolist()
+    counts = images["count"].astype(int).tolist()
+    assert found["n"].tolist() == found["highest"].tolist() == counts
+    assert found["border"].tolist() == images["border_count"].astype(int).tolist()
+    with h5py.File(reference.labels()) as file:
+        for row in rows.sample(20, random_state=0).to_dict("records"):
+            stack = file[f"/{row['archive']}/{row['dataset']}"][()]
+            labels = stack if stack.ndim == 2 else np.squeeze(stack[row["index"]])
+            y, x = np.nonzero(labels == row["label"])
+            assert (row["y_px"], row["x_px"]) == (
+                pytest.approx(y.mean(), abs=0.0051),
+                pytest.approx(x.mean(), abs=0.0051),
+            )
+            assert row["area_px"] == len(y)
 
 
 # With plain h5py, of whatever the table names; prints what it has checked.
@@ -189,10 +219,14 @@ def test_same_files_by_two_workers_and_after_a_kill(
     shown = capsys.readouterr()
     assert f"({n_there} more are there)" in shown.err
     assert f"labels    {run.labels()}" in shown.out
+    assert f"nuclei    {run.nuclei('csv')}" in shown.out
     assert_same(run, reference)
-    assert run.labels().stat().st_mode & 0o077 == 0
+    for path in (run.labels(), run.nuclei("csv")):
+        assert path.stat().st_mode & 0o077 == 0
     assert main(["status", str(run.root)]) == 0
-    assert f"labels     {run.labels()}" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert f"labels     {run.labels()}" in shown
+    assert f"nuclei     {run.nuclei('csv')}" in shown
 
 
 @pytest.mark.parametrize("shard_images", [1, 7])
@@ -214,7 +248,7 @@ class TestGoingOn:
         return segment(inputs, model, run.root, "shards.images=500")
 
     def test_lost_files_are_made_again(self, inputs, model, run, reference):
-        for path in (run.labels(), run.table("csv"), run.part(1)):
+        for path in (run.labels(), run.nuclei("csv"), run.table("csv"), run.part(1)):
             path.unlink()
         assert self.go_on(inputs, model, run).n_computed == 1
         assert_same(run, reference)
@@ -223,8 +257,8 @@ class TestGoingOn:
         assert_same(run, reference)
 
     def test_killed_while_merging(self, inputs, model, run, reference, monkeypatch):
-        run.labels().unlink()
-        run.table("csv").unlink()
+        for path in (run.labels(), run.nuclei("csv"), run.table("csv")):
+            path.unlink()
 
         class Killed(BaseException):
             """What no handler stops."""
@@ -236,8 +270,8 @@ class TestGoingOn:
             patch.setattr(label_images._DatasetWriter, "note", die)
             with pytest.raises(Killed):
                 self.go_on(inputs, model, run)
-        assert not run.labels().exists()
-        assert not run.table("csv").exists()
+        for path in (run.labels(), run.nuclei("csv"), run.table("csv")):
+            assert not path.exists()
         self.go_on(inputs, model, run)
         assert_same(run, reference)
 
@@ -285,11 +319,13 @@ class TestGoingOn:
         found = read_rows(kept, plan, shard, compute=compute)
         assert len(found) == 28
         assert all(row.labels == rows[index].labels for index, row in found.items())
+        assert all(row.nuclei == rows[index].nuclei for index, row in found.items())
         self.go_on(inputs, model, run)
         assert_same(run, reference)
 
     def test_merge(self, run, reference, capsys):
         run.labels().unlink()
+        run.nuclei("csv").unlink()
         assert main(["merge", str(run.root)]) == 1
         assert f"labels    {run.labels()}" in capsys.readouterr().out
         assert_same(run, reference)
@@ -299,6 +335,19 @@ class TestGoingOn:
             assert file["more/a.npz/X"].attrs["n_missing"] == 30
             assert not file["more/a.npz/X"][()].any()
             assert file["plates/a.npz/X"][()].any()
+        whole, found = (
+            pd.read_csv(run.nuclei("csv", incomplete=part)) for part in (False, True)
+        )
+        whole = whole[whole["archive"] != "more/a.npz"].reset_index(drop=True)
+        pd.testing.assert_frame_equal(found, whole)
+
+    def test_parquet_holds_the_same(self, run, reference, capsys):
+        words = ["retry", str(run.root), "--set", "table.format=parquet"]
+        assert main([*words, "--workers", "0"]) == 1
+        assert f"nuclei    {run.nuclei('parquet')}" in capsys.readouterr().out
+        found = pd.read_parquet(run.nuclei("parquet"))
+        expected = pd.read_csv(reference.nuclei("csv"))
+        pd.testing.assert_frame_equal(found, expected, check_dtype=False)
 
     def test_count_is_refused(self, inputs, model, run):
         with pytest.raises(RunError, match="planned with label images, and is now"):
@@ -311,7 +360,7 @@ class TestGoingOn:
         with pytest.raises(RunError, match="holds another run"):
             segment(inputs[:1], model, run.root, labels=False)
         run.plan.unlink()
-        with pytest.raises(RunError, match=r"labels\.h5"):
+        with pytest.raises(RunError, match=r"labels\.h5, nuclei\.csv"):
             segment(inputs, model, run.root)
 
 
@@ -323,6 +372,23 @@ def test_a_run_that_count_made_is_refused(inputs, model, tmp_path):
     assert answer.returncode == 2
     assert "planned without label images, and is now to be with them" in answer.stderr
     assert "use another --run" in answer.stderr
+
+
+def test_a_run_of_before_goes_on_without_nuclei(inputs, model, tmp_path):
+    config = load_config(None, [CPU])
+    now = prepare(inputs[1:2], model, config, labels=True)
+    settings = {k: v for k, v in now.plan.settings.items() if k != "nuclei"}
+    before = replace(now, plan=replace(now.plan, settings=settings))
+    run = CountRun(tmp_path / "run")
+    merged = count(before, run.root, workers=0).merged
+    assert merged.n_nuclei > 10
+    assert merged.labels == run.labels()
+    assert merged.nuclei is None
+    run.part(0).unlink()
+    assert main(["retry", str(run.root), "--workers", "0"]) == 0
+    assert not list(run.root.glob("nuclei*"))
+    with pytest.raises(RunError, match=r"made no table of nuclei .*; use another --r"):
+        count(now, run.root, workers=0)
 
 
 def test_what_only_was_planned_may_become_the_other(inputs, model, tmp_path):
@@ -338,7 +404,9 @@ def test_a_dry_run_writes_nothing(inputs, model, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     words = ["segment", *inputs, "--model", str(model), "--run", "run", "--dry-run"]
     assert main(words) == 0
-    assert "labels     run/labels.h5" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "labels     run/labels.h5" in shown
+    assert "nuclei     run/nuclei.csv" in shown
     assert list(tmp_path.iterdir()) == []
     assert main(["segment", *inputs, "--model", str(model)]) == 2
     assert "segment needs --run" in capsys.readouterr().err
@@ -376,6 +444,7 @@ def test_the_program_that_a_site_copies(inputs, model, tmp_path, monkeypatch):
     assert last == "sys.exit(main(labels=True))"
     assert jobs.count.main(labels=True) == 0
     assert (tmp_path / "run" / "labels.h5").exists()
+    assert (tmp_path / "run" / "nuclei.csv").exists()
     text = (REPOSITORY / "slurm" / "count.sbatch").read_text()
     assert "\nJOB=count " in text
     assert '-m "jobs.$JOB" ' in text
@@ -419,14 +488,24 @@ class TestLargeImages:
                 assert_same_nuclei(stack[index], whole[index])
             assert blocks["slide.h5/slide"].shape == (400, 470)
             np.testing.assert_array_equal(blocks["slide.h5/slide"][()], stack[2])
+        # Numbered by blocks, and else the same.
+        tables = [pd.read_csv(run.nuclei("csv")) for run in runs]
+        order = ["dataset", "index", "y_px", "x_px", "area_px"]
+        nuclei = [
+            one.drop(columns="label").sort_values(order, ignore_index=True)
+            for one in tables
+        ]
+        pd.testing.assert_frame_equal(*nuclei)
+        assert len(tables[0]) == table["count"].sum()
 
     def test_a_lost_block_is_computed_again(self, slides, model, tmp_path):
         settings = (*self.TILES, self.BLOCKS)
         run = CountRun(tmp_path / "run")
         segment(slides[1:], model, run.root, *settings)
-        table, labels = run.table("csv").read_bytes(), run.labels().read_bytes()
+        results = (run.table("csv"), run.labels(), run.nuclei("csv"))
+        before = [path.read_bytes() for path in results]
         run.part(2).unlink()
-        run.labels().unlink()
+        for path in results:
+            path.unlink()
         assert segment(slides[1:], model, run.root, *settings).n_computed == 1
-        assert run.table("csv").read_bytes() == table
-        assert run.labels().read_bytes() == labels
+        assert [path.read_bytes() for path in results] == before

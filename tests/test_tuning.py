@@ -266,6 +266,14 @@ class TestTables:
         scores = [0.9] * 8 + [0.6] * 4 + [(7 * 0.9 + 0.63) / 8] * 2
         expected = calibration.apply(np.array(scores)).mean()
         np.testing.assert_allclose(table["confidence"], expected, atol=2e-4)
+        if labels:
+            nuclei = pd.read_csv(tmp_path / "run" / "nuclei.csv")
+            by_image = nuclei.groupby("index")["confidence"]
+            assert by_image.size().tolist() == [14] * N_IMAGES
+            np.testing.assert_allclose(by_image.mean(), table["confidence"], atol=1e-4)
+            shares = np.sort(calibration.apply(np.array(scores)))
+            for _, found in by_image:
+                np.testing.assert_allclose(np.sort(found), shares, atol=2e-4)
         assert result.merged.n_flagged == (table["flags"] != "").sum()
 
     def test_flags_are_counted_with_the_diameters_of_the_calibration(

@@ -6,5 +6,5 @@ from nucleiseg.cli import count
 
 
 def run(options: argparse.Namespace) -> int:
-    """Count, and make label images, too."""
+    """Count, and make label images and a table of nuclei, too."""
     return count.run(options, labels=True)

@@ -86,6 +86,8 @@ def _describe_count(status: CountStatus) -> Iterator[tuple[str, str]]:
         yield "table", status.table
     if status.labels:
         yield "labels", status.labels
+    if status.nuclei:
+        yield "nuclei", status.nuclei
 
 
 def _describe_cost(stages: dict[str, Any]) -> str:

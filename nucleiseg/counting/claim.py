@@ -97,7 +97,7 @@ def _list_nuclei(run: CountRun) -> list[Path]:
 
 
 def _find_results(run: CountRun) -> Path | None:
-    """Find any file with rows of shards, or that no other kind of run replaces."""
+    """Find any file with rows of shards, with label images or with nuclei."""
     results = itertools.chain(
         run.parts.glob("[!.]*"),
         # A shard that is done in part has its rows elsewhere until it is whole.

@@ -60,6 +60,8 @@ class CountStatus:
     with each of the flags; None where it is not there."""
     labels: str | None
     """The file of label images, where they are made and it is complete."""
+    nuclei: str | None
+    """The table of nuclei, likewise."""
     stages: dict[str, Any] | None
     """Where the workers' time went, see :class:`nucleiseg.inference.StageTimes`; None
     before the first shard."""
@@ -106,6 +108,7 @@ def read_count_status(root: Path, *, now_s: float) -> CountStatus:
         if entry.shard not in done and is_moving
     ]
     table = _table(run) if state == "finished" else None
+    nuclei = run.nuclei(table.suffix[1:]) if table and plan.has_nuclei else None
     return CountStatus(
         root=str(root),
         state=state,
@@ -126,6 +129,7 @@ def read_count_status(root: Path, *, now_s: float) -> CountStatus:
         table=str(table) if table else None,
         outcome=read_json(run.manifest).get("outcome") if table else None,
         labels=str(run.labels()) if table and plan.has_labels else None,
+        nuclei=str(nuclei) if nuclei else None,
         stages=_find_stages(progress),
         passes=progress.get("passes") if is_moving else None,
         scales=[str(scale) for scale in read_scales(run, plan, most=_MOST_SCALES)],

@@ -29,7 +29,8 @@ def add_segment(commands: Commands) -> None:
     parser = add_command(
         commands,
         "segment",
-        "count as count does, and write label images of all nuclei into DIR/labels.h5",
+        "count as count does, and write label images of all nuclei into DIR/labels.h5 "
+        "and a row for each with position, area and confidence into DIR/nuclei.csv",
     )
     _add_counting(parser)
 
@@ -121,7 +122,8 @@ def add_merge(commands: Commands) -> None:
     parser.add_argument(
         "--partial",
         action="store_true",
-        help="merge what is there, into counts.partial.*, though shards are missing",
+        help="merge what is there, into counts.partial.* (and so on), though shards "
+        "are missing",
     )
 
 
