@@ -27,9 +27,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from nucleiseg.atomic import create_private, read_json, write_json
 from nucleiseg.errors import RunError
 from nucleiseg.provenance import timestamp
-from nucleiseg.runs import CountRun, create_private, read_json, write_json
+from nucleiseg.runs import CountRun
 
 # A worker can be killed by accident, its shard being innocent: a whole shard is only
 # halved when it happens again, and an image is only given up the third time.

@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from nucleiseg import __version__
+from nucleiseg.atomic import atomic_path, create_private, read_json, write_json
 from nucleiseg.box import find_model, list_models, name_model
 from nucleiseg.config import (
     Config,
@@ -20,13 +21,7 @@ from nucleiseg.config import (
 )
 from nucleiseg.errors import BundleError, NucleisegError
 from nucleiseg.quality import Calibration
-from nucleiseg.runs import (
-    Bundle,
-    atomic_path,
-    create_private,
-    read_json,
-    write_json,
-)
+from nucleiseg.runs import Bundle
 
 logger = logging.getLogger(__name__)
 

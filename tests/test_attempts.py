@@ -12,9 +12,10 @@ import sys
 
 import pytest
 
+from nucleiseg.atomic import read_json, write_json
 from nucleiseg.attempts import Attempts, History, halve
 from nucleiseg.errors import RunError
-from nucleiseg.runs import CountRun, read_json, write_json
+from nucleiseg.runs import CountRun
 
 KILLED = "killed (SIGKILL)"
 CRASHED = "segmentation fault (SIGSEGV)"
@@ -23,7 +24,7 @@ CRASHED = "segmentation fault (SIGSEGV)"
 @pytest.fixture(autouse=True)
 def _no_power_cuts(monkeypatch):
     # Many small files: waiting for the disk is most of the time.
-    monkeypatch.setattr("nucleiseg.runs._sync", lambda path: None)
+    monkeypatch.setattr("nucleiseg.atomic._sync", lambda path: None)
 
 
 @pytest.fixture

@@ -16,11 +16,12 @@ import pytest
 import yaml
 
 from nucleiseg import synthetic
+from nucleiseg.atomic import read_json
 from nucleiseg.cluster import Record, record_submission
 from nucleiseg.cluster.records import Recorder
 from nucleiseg.config import ClusterConfig
 from nucleiseg.counting.coordinate import _explain_absence
-from nucleiseg.runs import CountRun, TrainRun, read_json
+from nucleiseg.runs import CountRun, TrainRun
 from nucleiseg.training import read_history
 from tests.conftest import REPOSITORY, run_nucleiseg
 

@@ -4,10 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nucleiseg.atomic import create_private, write_json
 from nucleiseg.counting import choose_pictures, refuse_others
 from nucleiseg.errors import RunError
 from nucleiseg.monitoring import read_status
-from nucleiseg.runs import CountRun, create_private, write_json
+from nucleiseg.runs import CountRun
 from nucleiseg.shards import ArchiveRef, Block, Entry, Plan, write_plan
 from nucleiseg.tables import write_block_partial, write_partial
 from tests.test_tables import make_row

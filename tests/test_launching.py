@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from nucleiseg.atomic import write_json
 from nucleiseg.attempts import Attempts
 from nucleiseg.cluster import Submission, read_run_state, read_submissions
 from nucleiseg.config import Config, load_config
@@ -26,7 +27,7 @@ from nucleiseg.launching import (
     refuse_while_active,
     submit_count,
 )
-from nucleiseg.runs import CountRun, Jobs, write_json
+from nucleiseg.runs import CountRun, Jobs
 
 N_IMAGES = 20
 

@@ -17,6 +17,7 @@ LAYERS = {
     "errors": 0,
     "config": 1,
     "box": 1,
+    "atomic": 1,
     "runs": 1,
     "quality": 1,
     "progress": 1,
@@ -234,7 +235,7 @@ class TestChecker:
     @pytest.mark.parametrize(
         ("path", "source"),
         [
-            ("tables.py", "from nucleiseg.runs import atomic_path"),
+            ("tables.py", "from nucleiseg.atomic import atomic_path"),
             ("bundle.py", "from nucleiseg import __version__"),
             ("provenance.py", "import nucleiseg"),
             ("archives/npz.py", "from nucleiseg.archives.reader import Reader"),

@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 
 from nucleiseg import synthetic
+from nucleiseg.atomic import write_json
 from nucleiseg.attempts import Attempts
 from nucleiseg.cli.count import describe_flags
 from nucleiseg.cluster.records import Record, Recorder
@@ -21,7 +22,7 @@ from nucleiseg.config import load_config
 from nucleiseg.counting import count, prepare, reset_failures
 from nucleiseg.errors import RunError
 from nucleiseg.monitoring import read_status
-from nucleiseg.runs import CountRun, write_json
+from nucleiseg.runs import CountRun
 from nucleiseg.shards import read_plan
 from nucleiseg.tables import find_missing
 from tests.conftest import run_nucleiseg

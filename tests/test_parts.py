@@ -8,11 +8,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from nucleiseg.atomic import read_json
 from nucleiseg.attempts import Attempts, History
 from nucleiseg.errors import RunError
 from nucleiseg.inference.parts import Parts, find_gaps, find_part
 from nucleiseg.instances import ImageSummary
-from nucleiseg.runs import CountRun, read_json
+from nucleiseg.runs import CountRun
 from nucleiseg.shards import ArchiveRef, Entry, Plan
 from nucleiseg.tables import ImageRow, read_rows, write_rows
 
@@ -26,7 +27,7 @@ NUMBER = 2
 def _no_power_cuts():
     # Thousands of small files: waiting for the disk would be most of the time.
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("nucleiseg.runs._sync", lambda path: None)
+        patch.setattr("nucleiseg.atomic._sync", lambda path: None)
         yield
 
 

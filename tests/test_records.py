@@ -9,6 +9,7 @@ import sys
 
 import pytest
 
+from nucleiseg.atomic import read_json, write_text
 from nucleiseg.cluster import Record, is_cancelled, read_records, remove_keys
 from nucleiseg.cluster.records import (
     HEARTBEAT_S,
@@ -21,7 +22,7 @@ from nucleiseg.cluster.rendezvous import Meeting, announced, find_meeting, make_
 from nucleiseg.counting import Journal
 from nucleiseg.errors import RunError
 from nucleiseg.inference import ShardResult
-from nucleiseg.runs import CountRun, TrainRun, read_json, write_text
+from nucleiseg.runs import CountRun, TrainRun
 
 ADDRESS = "tls://10.0.0.7:41234"
 OVER = ["left", "ended", "failed", "requeued", "held"]

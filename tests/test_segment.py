@@ -15,6 +15,7 @@ import pytest
 
 import jobs.count
 from nucleiseg import synthetic
+from nucleiseg.atomic import write_json
 from nucleiseg.attempts import Attempts
 from nucleiseg.cli import main
 from nucleiseg.config import load_config
@@ -22,7 +23,7 @@ from nucleiseg.counting import claim, count, prepare, reset_failures
 from nucleiseg.errors import RunError
 from nucleiseg.evaluation import evaluate
 from nucleiseg.inference import read_compute
-from nucleiseg.runs import CountRun, write_json
+from nucleiseg.runs import CountRun
 from nucleiseg.shards import read_plan
 from nucleiseg.tables import ImageRow, label_images, read_rows, write_partial
 from tests.conftest import REPOSITORY, run_nucleiseg

@@ -32,7 +32,7 @@ BOM = b"\xef\xbb\xbf"
 @pytest.fixture(autouse=True)
 def _no_power_cuts(monkeypatch):
     # Hundreds of small files: waiting for the disk is most of the time.
-    monkeypatch.setattr("nucleiseg.runs._sync", lambda path: None)
+    monkeypatch.setattr("nucleiseg.atomic._sync", lambda path: None)
 
 
 def make_plan(*datasets, shard_images=3, unreadable=(), **settings):

@@ -32,7 +32,7 @@ N_SMALL = 5
 
 @pytest.fixture(autouse=True)
 def _no_power_cuts(monkeypatch):
-    monkeypatch.setattr("nucleiseg.runs._sync", lambda path: None)
+    monkeypatch.setattr("nucleiseg.atomic._sync", lambda path: None)
 
 
 def draw(index):

@@ -52,7 +52,7 @@ SHAPES = [
 
 @pytest.fixture(autouse=True)
 def _no_power_cuts(monkeypatch):
-    monkeypatch.setattr("nucleiseg.runs._sync", lambda path: None)
+    monkeypatch.setattr("nucleiseg.atomic._sync", lambda path: None)
 
 
 def make_plan(shard_images=3, **more):

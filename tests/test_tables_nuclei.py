@@ -38,7 +38,7 @@ COLUMNS = [
 
 @pytest.fixture(autouse=True)
 def _no_power_cuts(monkeypatch):
-    monkeypatch.setattr("nucleiseg.runs._sync", lambda path: None)
+    monkeypatch.setattr("nucleiseg.atomic._sync", lambda path: None)
 
 
 def merge_run(run, plan=PLAN, table_format="csv", **options):

@@ -30,7 +30,7 @@ ARCHIVES = (ArchiveRef("/data/a.npz", "a.npz", "0123"),)
 
 @pytest.fixture(autouse=True)
 def _no_power_cuts(monkeypatch):
-    monkeypatch.setattr("nucleiseg.runs._sync", lambda path: None)
+    monkeypatch.setattr("nucleiseg.atomic._sync", lambda path: None)
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nucleiseg import synthetic
+from nucleiseg.atomic import atomic_path
 from nucleiseg.errors import ConfigError
-from nucleiseg.runs import atomic_path
 
 Form = Literal["deflated", "stored", "hdf5"]
 FORMS: tuple[Form, ...] = ("deflated", "stored", "hdf5")

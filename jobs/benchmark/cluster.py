@@ -17,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from nucleiseg.atomic import write_text
 from nucleiseg.attempts import Attempts
 from nucleiseg.cluster import GatheredTeam, gather
 from nucleiseg.cluster.dask_team import Task
@@ -24,7 +25,7 @@ from nucleiseg.cluster.rendezvous import find_meeting
 from nucleiseg.cluster.task import Report
 from nucleiseg.config import Config
 from nucleiseg.inference import ShardResult
-from nucleiseg.runs import CountRun, write_text
+from nucleiseg.runs import CountRun
 from nucleiseg.shards import ArchiveRef, Entry, Plan, write_plan
 from nucleiseg.tables import ImageRow, write_partial
 

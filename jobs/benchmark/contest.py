@@ -17,10 +17,10 @@ import numpy as np
 from jobs.benchmark.contest_images import HALVES, TRAIN, Contest
 from jobs.benchmark.contest_predictions import predict_ours, predict_stardist, run_part
 from jobs.benchmark.measuring import say
+from nucleiseg.atomic import read_json, write_json, write_text
 from nucleiseg.config import AugmentationConfig, load_config
 from nucleiseg.errors import RunError
 from nucleiseg.metrics import InstanceMatches, concatenate_matches, match_instances
-from nucleiseg.runs import read_json, write_json, write_text
 
 # A network that says only what is nucleus, of images as they are.
 NOT_SCALED = ("preprocess.diameter_px=null", "preprocess.rescaling=1")

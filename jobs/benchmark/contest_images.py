@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from jobs.benchmark.archives import data_folder
 from nucleiseg import synthetic
 from nucleiseg.archives import find_images, find_labels, open_reader
-from nucleiseg.runs import atomic_path
+from nucleiseg.atomic import atomic_path
 
 HALVES = ("half-a", "half-b")
 TRAIN = "train"

@@ -14,8 +14,9 @@ import numpy as np
 from jobs.benchmark import counted
 from jobs.benchmark.contest_images import Contest, Labels
 from jobs.benchmark.measuring import run_apart
+from nucleiseg.atomic import read_json
 from nucleiseg.labels import name_dataset
-from nucleiseg.runs import Bundle, TrainRun, read_json
+from nucleiseg.runs import Bundle, TrainRun
 
 _STARDIST = "jobs.benchmark.stardist_rival"
 

@@ -19,13 +19,14 @@ import numpy as np
 
 from jobs.benchmark.archives import KEY
 from jobs.benchmark.measuring import Ran, run_apart
+from nucleiseg.atomic import read_json
 from nucleiseg.bundle import read_bundle
 from nucleiseg.devices import available_cores, import_tensorflow
 from nucleiseg.inference import read_compute
 from nucleiseg.inference.network import TiledNetwork
 from nucleiseg.model import load_network
 from nucleiseg.preprocess import normalise
-from nucleiseg.runs import CountRun, read_json
+from nucleiseg.runs import CountRun
 from nucleiseg.shards import read_plan
 
 _KERAS_BATCH = 32

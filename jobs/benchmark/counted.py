@@ -9,8 +9,9 @@ from typing import Any
 import pandas as pd
 
 from jobs.benchmark.measuring import Ran, pin, run_apart
+from nucleiseg.atomic import read_json
 from nucleiseg.inference import Compute, read_compute
-from nucleiseg.runs import CountRun, read_json
+from nucleiseg.runs import CountRun
 from nucleiseg.shards import read_plan
 
 

@@ -29,10 +29,11 @@ from jobs.benchmark.contest_options import make_rules
 from jobs.benchmark.measuring import describe_machine, print_table, say
 from jobs.benchmark.models import open_folder
 from jobs.benchmark.spoiling import Field, read_fields
+from nucleiseg.atomic import atomic_path
 from nucleiseg.bundle import BundleInfo, read_bundle
 from nucleiseg.dataset.targets import label_components
 from nucleiseg.report import save_ways
-from nucleiseg.runs import TrainRun, atomic_path
+from nucleiseg.runs import TrainRun
 
 _STEP_PX = 32
 

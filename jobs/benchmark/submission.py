@@ -17,12 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from jobs.benchmark.cluster_options import OPTIONS
+from nucleiseg.atomic import create_private
 from nucleiseg.cli.site import load_settings
 from nucleiseg.cluster import Batch, make_sbatch_text, submit
 from nucleiseg.config import ClusterConfig
 from nucleiseg.errors import ConfigError, NucleisegError
 from nucleiseg.launching import refuse_while_active
-from nucleiseg.runs import Jobs, create_private
+from nucleiseg.runs import Jobs
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,8 @@ from nucleiseg.archives.files import Kind, recognise
 from nucleiseg.archives.identity import fingerprint as find_fingerprint
 from nucleiseg.archives.inflating import InflateError, inflate_all
 from nucleiseg.archives.selection import explain_no_match
+from nucleiseg.atomic import create_private, publish_json
 from nucleiseg.errors import RunError
-from nucleiseg.runs import create_private, publish_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

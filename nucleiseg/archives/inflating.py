@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from nucleiseg.archives.failures import give_reason, make_error
 from nucleiseg.archives.gzip_view import GzipView
 from nucleiseg.archives.seek_points import write_points
-from nucleiseg.runs import atomic_path
+from nucleiseg.atomic import atomic_path
 
 if TYPE_CHECKING:
     import zipfile

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from nucleiseg.atomic import create_private
 from nucleiseg.cli.exit_status import DONE, SOME_FAILED
 from nucleiseg.cli.main import log_file
 from nucleiseg.cli.site import load_settings, print_submitted, print_texts
@@ -12,7 +13,7 @@ from nucleiseg.config import Config
 from nucleiseg.counting import CountResult, Prepared, count, prepare, refuse_others
 from nucleiseg.errors import ConfigError
 from nucleiseg.launching import preview_count, refuse_while_active, submit_count
-from nucleiseg.runs import CountRun, create_private
+from nucleiseg.runs import CountRun
 
 # Datasets whose scale is printed.
 _N_SCALES = 5

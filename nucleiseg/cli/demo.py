@@ -8,9 +8,9 @@ import sys
 import time
 from pathlib import Path
 
+from nucleiseg.atomic import create_private, write_text
 from nucleiseg.cli.exit_status import DONE, INTERRUPTED
 from nucleiseg.errors import RunError
-from nucleiseg.runs import create_private, write_text
 
 _CONFIG = """\
 # Written by nucleiseg demo: a small U-Net for the embedded synthetic sample.

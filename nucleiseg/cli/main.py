@@ -12,10 +12,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from nucleiseg.atomic import create_private
 from nucleiseg.cli.exit_status import COULD_NOT_START, DONE, INTERRUPTED, SOME_FAILED
 from nucleiseg.cli.parser import make_parser
 from nucleiseg.errors import IncompleteError, NucleisegError, StoppedError
-from nucleiseg.runs import create_private
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

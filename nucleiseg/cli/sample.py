@@ -3,9 +3,9 @@
 import argparse
 from pathlib import Path
 
+from nucleiseg.atomic import create_private, write_text
 from nucleiseg.cli.exit_status import DONE
 from nucleiseg.errors import ConfigError, RunError
-from nucleiseg.runs import create_private, write_text
 from nucleiseg.synthetic import write_sample
 
 # Says that the archives of a folder are ours to replace.

@@ -8,6 +8,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 
+from nucleiseg.atomic import create_private
 from nucleiseg.cli.exit_status import DONE
 from nucleiseg.cli.main import log_file
 from nucleiseg.cli.site import load_settings, print_submitted, print_texts
@@ -20,7 +21,7 @@ from nucleiseg.launching import (
     refuse_while_active,
     submit_training,
 )
-from nucleiseg.runs import TrainRun, create_private
+from nucleiseg.runs import TrainRun
 from nucleiseg.shards import read_plan
 from nucleiseg.training import TrainResult, preview, resolve_start, train
 

@@ -7,9 +7,10 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
+from nucleiseg.atomic import create_private, read_json, write_json
 from nucleiseg.errors import RunError
 from nucleiseg.provenance import timestamp
-from nucleiseg.runs import CountRun, Jobs, create_private, read_json, write_json
+from nucleiseg.runs import CountRun, Jobs
 
 logger = logging.getLogger(__name__)
 

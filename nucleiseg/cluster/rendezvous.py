@@ -17,8 +17,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nucleiseg.atomic import create_private, read_json, write_json
 from nucleiseg.errors import RunError
-from nucleiseg.runs import CountRun, create_private, read_json, write_json
+from nucleiseg.runs import CountRun
 
 if TYPE_CHECKING:
     from distributed import Security

@@ -18,11 +18,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from nucleiseg.atomic import create_private, read_json, write_json
 from nucleiseg.cluster import slurm
 from nucleiseg.config import ClusterConfig
 from nucleiseg.errors import RunError
 from nucleiseg.provenance import timestamp
-from nucleiseg.runs import Jobs, create_private, read_json, write_json
+from nucleiseg.runs import Jobs
 
 logger = logging.getLogger(__name__)
 

@@ -5,18 +5,18 @@ import logging
 import shutil
 from pathlib import Path
 
-from nucleiseg.bundle import BundleInfo
-from nucleiseg.config import Config
-from nucleiseg.errors import RunError
-from nucleiseg.provenance import describe_environment, timestamp
-from nucleiseg.runs import (
-    CountRun,
+from nucleiseg.atomic import (
     create_private,
     read_json,
     remove_temporaries,
     write_json,
     write_text,
 )
+from nucleiseg.bundle import BundleInfo
+from nucleiseg.config import Config
+from nucleiseg.errors import RunError
+from nucleiseg.provenance import describe_environment, timestamp
+from nucleiseg.runs import CountRun
 from nucleiseg.shards import Plan, explain_difference, read_plan, write_plan
 
 logger = logging.getLogger(__name__)

@@ -5,6 +5,7 @@ import signal
 import time
 from pathlib import Path
 
+from nucleiseg.atomic import remove_temporaries
 from nucleiseg.cluster import (
     Record,
     gather,
@@ -24,7 +25,7 @@ from nucleiseg.errors import (
     StoppedError,
     SupersededError,
 )
-from nucleiseg.runs import CountRun, remove_temporaries
+from nucleiseg.runs import CountRun
 from nucleiseg.tables import find_missing
 
 logger = logging.getLogger(__name__)

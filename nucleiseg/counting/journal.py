@@ -6,10 +6,11 @@ import time
 from collections import deque
 from typing import Literal
 
+from nucleiseg.atomic import write_json
 from nucleiseg.cluster import Passes
 from nucleiseg.inference import ShardResult, StageTimes
 from nucleiseg.provenance import timestamp
-from nucleiseg.runs import CountRun, write_json
+from nucleiseg.runs import CountRun
 
 State = Literal[
     "submitted",

@@ -4,11 +4,12 @@ import logging
 from dataclasses import dataclass
 
 from nucleiseg.archives import forget_damage
+from nucleiseg.atomic import read_json
 from nucleiseg.attempts import Attempts
 from nucleiseg.config import load_config
 from nucleiseg.counting.journal import Journal
 from nucleiseg.inference import find_index, read_compute
-from nucleiseg.runs import CountRun, read_json
+from nucleiseg.runs import CountRun
 from nucleiseg.shards import Plan
 from nucleiseg.tables import read_rows, write_rows
 

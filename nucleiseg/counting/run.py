@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from nucleiseg.atomic import read_json, write_json
 from nucleiseg.bundle import BundleInfo, read_bundle, resolve_for_counting
 from nucleiseg.cluster import (
     Passes,
@@ -25,7 +26,7 @@ from nucleiseg.errors import IncompleteError, NucleisegError, RunError
 from nucleiseg.inference import DatasetScale, ShardResult, read_compute
 from nucleiseg.progress import Progress
 from nucleiseg.provenance import describe_environment, timestamp
-from nucleiseg.runs import CountRun, read_json, write_json
+from nucleiseg.runs import CountRun
 from nucleiseg.shards import Entry, Plan, make_plan, read_plan
 from nucleiseg.tables import (
     Merged,

@@ -2,10 +2,11 @@
 
 from dataclasses import asdict
 
+from nucleiseg.atomic import read_json, write_json
 from nucleiseg.config import Config
 from nucleiseg.errors import RunError
 from nucleiseg.inference import DatasetScale, find_scale, read_scales
-from nucleiseg.runs import CountRun, read_json, write_json
+from nucleiseg.runs import CountRun
 from nucleiseg.shards import Plan
 
 

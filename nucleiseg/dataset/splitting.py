@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from nucleiseg.atomic import atomic_path, read_json, write_json
 from nucleiseg.config import DataConfig
 from nucleiseg.dataset.sources import LabelledShapes
 from nucleiseg.dataset.split_table import (
@@ -20,7 +21,7 @@ from nucleiseg.dataset.split_table import (
     write_split,
 )
 from nucleiseg.errors import ArchiveError, RunError
-from nucleiseg.runs import TrainRun, atomic_path, read_json, write_json
+from nucleiseg.runs import TrainRun
 
 logger = logging.getLogger(__name__)
 

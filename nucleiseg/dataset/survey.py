@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nucleiseg.archives import Reader
+from nucleiseg.atomic import atomic_path, create_private
 from nucleiseg.config import PreprocessConfig
 from nucleiseg.dataset.blocks import count_together
 from nucleiseg.dataset.passing import pass_members
@@ -26,7 +27,6 @@ from nucleiseg.dataset.targets import median_diameter
 from nucleiseg.errors import ArchiveError, StoppedError
 from nucleiseg.preprocess import Range, RangeFinder, find_range
 from nucleiseg.progress import Progress
-from nucleiseg.runs import atomic_path, create_private
 
 logger = logging.getLogger(__name__)
 

@@ -11,9 +11,9 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from nucleiseg.atomic import create_private
 from nucleiseg.doctor.check import Check, failed, passed, warned
 from nucleiseg.errors import RunError
-from nucleiseg.runs import create_private
 
 _LEAST_BYTES = 10**9
 _MOST_SKEW_S = 60.0

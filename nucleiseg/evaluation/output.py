@@ -7,11 +7,11 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from nucleiseg.archives import open_reader
+from nucleiseg.atomic import atomic_path, write_json, write_text
 from nucleiseg.evaluation.image_table import list_images, rank_worst
 from nucleiseg.evaluation.labels import read_image
 from nucleiseg.metrics import Estimate
 from nucleiseg.report import save_errors
-from nucleiseg.runs import atomic_path, write_json, write_text
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -11,10 +11,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Literal
 
+from nucleiseg.atomic import publish_json, read_json
 from nucleiseg.config import InferenceConfig
 from nucleiseg.devices import find_device, find_precision, required
 from nucleiseg.errors import RunError
-from nucleiseg.runs import CountRun, publish_json, read_json
+from nucleiseg.runs import CountRun
 
 logger = logging.getLogger(__name__)
 

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nucleiseg.archives import Reader
+from nucleiseg.atomic import create_private, read_json, write_json
 from nucleiseg.attempts import Attempts
 from nucleiseg.bundle import read_bundle
 from nucleiseg.config import InstancesConfig, load_config
@@ -27,7 +28,7 @@ from nucleiseg.inference.setting_up import load
 from nucleiseg.inference.sources import Sources
 from nucleiseg.inference.streaming import Stream
 from nucleiseg.inference.times import StageTimes
-from nucleiseg.runs import CountRun, create_private, read_json, write_json
+from nucleiseg.runs import CountRun
 from nucleiseg.shards import DatasetShare, Entry, read_plan
 from nucleiseg.tables import (
     ImageRow,

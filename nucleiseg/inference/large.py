@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nucleiseg.archives import Reader
+from nucleiseg.atomic import create_private, publish_json, read_json
 from nucleiseg.config import InstancesConfig, PreprocessConfig
 from nucleiseg.errors import ArchiveError
 from nucleiseg.inference.network import TiledNetwork
@@ -23,7 +24,7 @@ from nucleiseg.instances import (
 from nucleiseg.labels import encode
 from nucleiseg.preprocess import Range, RangeFinder, scale
 from nucleiseg.quality import Calibration
-from nucleiseg.runs import CountRun, create_private, publish_json, read_json
+from nucleiseg.runs import CountRun
 from nucleiseg.shards import ArchiveRef, Entry
 from nucleiseg.tiling import Block
 

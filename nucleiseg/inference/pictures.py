@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from nucleiseg.atomic import create_private
 from nucleiseg.errors import ArchiveError, IncompleteError
 from nucleiseg.inference.engine import get_engine
 from nucleiseg.report import save_montage, save_prediction, save_soft_prediction
-from nucleiseg.runs import create_private
 
 logger = logging.getLogger(__name__)
 

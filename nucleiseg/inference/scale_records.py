@@ -11,8 +11,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from nucleiseg.atomic import create_private, publish_json, read_json
 from nucleiseg.errors import RunError
-from nucleiseg.runs import CountRun, create_private, publish_json, read_json
+from nucleiseg.runs import CountRun
 from nucleiseg.shards import DatasetShare, Plan
 
 _POOLED_PIXELS = 2**22

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from nucleiseg.atomic import create_private
 from nucleiseg.cluster import (
     CountJob,
     TrainJob,
@@ -19,7 +20,7 @@ from nucleiseg.counting import Journal, claim, prepare
 from nucleiseg.errors import RunError
 from nucleiseg.launching.cancelling import refuse_while_active
 from nucleiseg.launching.submitting import for_cluster
-from nucleiseg.runs import CountRun, TrainRun, create_private
+from nucleiseg.runs import CountRun, TrainRun
 from nucleiseg.training import prepare_run
 
 logger = logging.getLogger(__name__)

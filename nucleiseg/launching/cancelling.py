@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from nucleiseg.atomic import write_text
 from nucleiseg.cluster import (
     Submission,
     list_queued,
@@ -18,7 +19,7 @@ from nucleiseg.cluster import (
 )
 from nucleiseg.errors import RunError
 from nucleiseg.provenance import timestamp
-from nucleiseg.runs import CountRun, Jobs, write_text
+from nucleiseg.runs import CountRun, Jobs
 
 logger = logging.getLogger(__name__)
 

@@ -4,6 +4,7 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
+from nucleiseg.atomic import create_private
 from nucleiseg.cluster import (
     Batch,
     Cluster,
@@ -18,7 +19,7 @@ from nucleiseg.config import ClusterConfig, Config
 from nucleiseg.counting import Journal, Prepared, claim, refuse_others
 from nucleiseg.errors import RunError
 from nucleiseg.launching.cancelling import refuse_while_active
-from nucleiseg.runs import CountRun, Jobs, TrainRun, create_private
+from nucleiseg.runs import CountRun, Jobs, TrainRun
 from nucleiseg.tables import find_missing
 from nucleiseg.training import prepare_run
 

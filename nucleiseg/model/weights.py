@@ -4,13 +4,14 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from nucleiseg.atomic import atomic_path
 from nucleiseg.bundle import BundleInfo
 from nucleiseg.config import ModelConfig
 from nucleiseg.devices import import_tensorflow
 from nucleiseg.errors import BundleError
 from nucleiseg.model.rounding import round_kernel
 from nucleiseg.model.unet import add_prediction, build_unet
-from nucleiseg.runs import Bundle, atomic_path
+from nucleiseg.runs import Bundle
 
 
 def save_weights(

@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nucleiseg.atomic import read_json
 from nucleiseg.attempts import Attempts
 from nucleiseg.cluster import is_cancelled
 from nucleiseg.errors import RunError
 from nucleiseg.inference import read_scales
 from nucleiseg.monitoring.jobs import JobsStatus, read_jobs_status
-from nucleiseg.runs import CountRun, read_json
+from nucleiseg.runs import CountRun
 from nucleiseg.shards import Entries, Plan, read_plan
 from nucleiseg.tables import find_done
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import cv2
 import numpy as np
 
+from nucleiseg.atomic import atomic_path
 from nucleiseg.report.pixels import Grey
-from nucleiseg.runs import atomic_path
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

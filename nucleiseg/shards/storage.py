@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from nucleiseg.atomic import atomic_path
 from nucleiseg.errors import RunError
-from nucleiseg.runs import atomic_path
 from nucleiseg.shards.entries import NONE, ROW, Entries
 from nucleiseg.shards.plan import ArchiveRef, Plan
 

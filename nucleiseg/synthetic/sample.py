@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from nucleiseg.runs import atomic_path, write_text
+from nucleiseg.atomic import atomic_path, write_text
 from nucleiseg.synthetic.field import draw_stack
 from nucleiseg.synthetic.settings import DEFAULT_SETTINGS, FieldSettings
 

@@ -10,8 +10,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from nucleiseg.atomic import atomic_path
 from nucleiseg.labels import LabelDataset, LabelFile, decode, name_dataset
-from nucleiseg.runs import atomic_path
 from nucleiseg.shards import Entry, Plan
 from nucleiseg.tables.ahead import map_ahead
 from nucleiseg.tables.blocks import number_partials

@@ -10,9 +10,10 @@ from typing import Any, Literal
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from nucleiseg.atomic import atomic_path
 from nucleiseg.errors import RunError
 from nucleiseg.quality import FLAGS
-from nucleiseg.runs import CountRun, atomic_path
+from nucleiseg.runs import CountRun
 from nucleiseg.shards import Entry, Plan
 from nucleiseg.tables.ahead import map_ahead
 from nucleiseg.tables.blocks import join_partials

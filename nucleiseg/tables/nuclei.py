@@ -11,10 +11,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from nucleiseg.atomic import atomic_path
 from nucleiseg.config import InstancesConfig
 from nucleiseg.instances import Nuclei, join_nuclei
 from nucleiseg.quality import Calibration
-from nucleiseg.runs import atomic_path
 from nucleiseg.shards import Entry
 from nucleiseg.tables.blocks import number_partials
 from nucleiseg.tables.output import RowWriter

@@ -17,8 +17,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from nucleiseg.atomic import atomic_path
 from nucleiseg.errors import RunError
-from nucleiseg.runs import atomic_path
 from nucleiseg.shards import Entry, Plan
 from nucleiseg.tables.rows import LABELS, NUCLEI
 

@@ -20,9 +20,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nucleiseg.atomic import atomic_folder, remove_temporaries
 from nucleiseg.bundle import file_sha256
 from nucleiseg.errors import RunError
-from nucleiseg.runs import TrainRun, atomic_folder, remove_temporaries
+from nucleiseg.runs import TrainRun
 from nucleiseg.training.circumstances import Circumstances
 from nucleiseg.training.history import History
 

@@ -2,17 +2,12 @@
 
 import logging
 
+from nucleiseg.atomic import create_private, read_json, write_json, write_text
 from nucleiseg.config import Config, load_config
 from nucleiseg.dataset import LabelledShapes, refuse_edited_split
 from nucleiseg.errors import RunError
 from nucleiseg.provenance import describe_environment, timestamp
-from nucleiseg.runs import (
-    TrainRun,
-    create_private,
-    read_json,
-    write_json,
-    write_text,
-)
+from nucleiseg.runs import TrainRun
 from nucleiseg.training.checkpoints import list_checkpoints
 
 logger = logging.getLogger(__name__)

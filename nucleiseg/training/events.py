@@ -10,8 +10,9 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
+from nucleiseg.atomic import create_private
 from nucleiseg.devices import import_tensorflow
-from nucleiseg.runs import TrainRun, create_private
+from nucleiseg.runs import TrainRun
 from nucleiseg.training.history import History, Row
 
 _PREFIX = "events.out.tfevents."

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nucleiseg.atomic import write_text
 from nucleiseg.bundle import read_bundle
 from nucleiseg.config import Config, refuse_unseeded
 from nucleiseg.dataset import (
@@ -21,7 +22,7 @@ from nucleiseg.dataset import (
 from nucleiseg.devices import explain_exhaustion
 from nucleiseg.errors import BundleError
 from nucleiseg.model import build_unet, describe
-from nucleiseg.runs import TrainRun, write_text
+from nucleiseg.runs import TrainRun
 from nucleiseg.training.checkpoints import (
     Arrays,
     Checkpoint,

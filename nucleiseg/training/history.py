@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass, field
 
+from nucleiseg.atomic import read_json
 from nucleiseg.config import TrainingConfig
-from nucleiseg.runs import TrainRun, read_json
+from nucleiseg.runs import TrainRun
 
 HISTORY_COLUMNS = ("epoch", "loss", "accuracy", "val_loss", "val_accuracy")
 

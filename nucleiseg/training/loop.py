@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nucleiseg.atomic import write_text
 from nucleiseg.config import TrainingConfig
 from nucleiseg.errors import RunError, StoppedError
-from nucleiseg.runs import TrainRun, write_text
+from nucleiseg.runs import TrainRun
 from nucleiseg.training.checkpoints import (
     Arrays,
     Checkpoint,

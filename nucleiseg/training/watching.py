@@ -3,10 +3,11 @@
 import logging
 import time
 
+from nucleiseg.atomic import write_text
 from nucleiseg.progress import Progress
 from nucleiseg.provenance import timestamp
 from nucleiseg.report import save_history
-from nucleiseg.runs import TrainRun, write_text
+from nucleiseg.runs import TrainRun
 from nucleiseg.training.events import Events
 from nucleiseg.training.history import HISTORY_COLUMNS, History
 
