@@ -4,15 +4,9 @@ from nucleiseg.counting.claim import claim, refuse_others
 from nucleiseg.counting.coordinate import coordinate
 from nucleiseg.counting.journal import Journal
 from nucleiseg.counting.pictures import choose_pictures
+from nucleiseg.counting.preparing import Prepared, prepare, reopen
 from nucleiseg.counting.retry import Reset, reset_failures
-from nucleiseg.counting.run import (
-    CountResult,
-    Prepared,
-    count,
-    merge_run,
-    prepare,
-    reopen,
-)
+from nucleiseg.counting.run import CountResult, count, merge_run
 from nucleiseg.counting.test_input import find_test_input
 
 __all__ = [

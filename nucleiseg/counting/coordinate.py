@@ -17,7 +17,8 @@ from nucleiseg.cluster import (
 )
 from nucleiseg.counting.journal import Journal
 from nucleiseg.counting.pictures import choose_pictures
-from nucleiseg.counting.run import CountResult, compute, draw, finish, reopen
+from nucleiseg.counting.preparing import reopen
+from nucleiseg.counting.run import CountResult, compute, draw, finish
 from nucleiseg.errors import (
     IncompleteError,
     NucleisegError,
