@@ -1,8 +1,6 @@
-"""The model bundle: what a trained network needs to be used rightly elsewhere."""
+"""A model bundle, read and checked."""
 
 import hashlib
-import logging
-import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,20 +8,17 @@ from typing import Any
 from pydantic import ValidationError
 
 from nucleiseg import __version__
-from nucleiseg.atomic import atomic_path, create_private, read_json, write_json
+from nucleiseg.atomic import read_json, write_json
 from nucleiseg.box import find_model, list_models, name_model
 from nucleiseg.config import (
     Config,
     InstancesConfig,
     ModelConfig,
     PreprocessConfig,
-    refuse_unseeded,
 )
 from nucleiseg.errors import BundleError, NucleisegError
 from nucleiseg.quality import Calibration
 from nucleiseg.runs import Bundle
-
-logger = logging.getLogger(__name__)
 
 _FORMAT = 1
 
@@ -193,154 +188,7 @@ def _find(folder: Path) -> Bundle:
     return bundle
 
 
-def find_tuned(info: BundleInfo, out: Path | None) -> Bundle:
-    """Find where a bundle with other thresholds goes: to itself, or to a copy.
-
-    Raises
-    ------
-    BundleError
-        The bundle is one in the box, or the folder holds something.
-    """
-    if out is None and name_model(info.paths.root) is not None:
-        raise BundleError(
-            f"{info.paths.root.name} is a model in the box, which stays as it is; name "
-            "a folder for a copy with the new thresholds (--out)"
-        )
-    if out is None:
-        return info.paths
-    target = Bundle(out.absolute())
-    if target.root.exists() and any(target.root.iterdir()):
-        raise BundleError(f"{out} holds something already; name another folder")
-    return target
-
-
-def write_tuned(
-    info: BundleInfo,
-    instances: InstancesConfig,
-    tuning: dict[str, Any],
-    *,
-    calibration: Calibration | None = None,
-    out: Path | None = None,
-) -> BundleInfo:
-    """Store other thresholds and what they are worth, in a bundle or a copy of it.
-
-    Parameters
-    ----------
-    info : BundleInfo
-    instances : InstancesConfig
-    tuning : dict
-        How they were chosen, for people to read.
-    calibration : Calibration, optional
-        Of nuclei made with them; without one the bundle has none any more.
-    out : Path, optional
-        Folder of the copy, new or empty.
-
-    Raises
-    ------
-    BundleError
-        See :func:`find_tuned`.
-    """
-    target = find_tuned(info, out)
-    if out is not None:
-        create_private(target.root)
-        with atomic_path(target.weights) as temporary:
-            shutil.copyfile(info.paths.weights, temporary)
-    values = read_json(info.paths.info)
-    values.update(instances=instances.model_dump(mode="json"), tuning=tuning)
-    values["calibration"] = calibration and calibration.as_dict()
-    if out is not None:
-        values.pop("card", None)
-    write_json(target.info, values)
-    return read_bundle(target.root)
-
-
 def file_sha256(path: Path) -> str:
     """SHA-256 of a file's content, in hexadecimal."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def resolve_for_counting(config: Config, info: BundleInfo) -> Config:
-    """Complete a count run's configuration from the model bundle.
-
-    The network is the bundle's. So is the normalisation, and a configuration that
-    says otherwise is refused. Thresholds are the bundle's unless the user set them.
-
-    Raises
-    ------
-    BundleError
-        The configuration wants another normalisation than the bundle's, or scaling by
-        a diameter that the bundle does not have.
-    ConfigError
-        It wants a watershed, and the network gives no marker map.
-    """
-    kept = info.preprocess.model_dump(mode="json")
-    for key, value in config.explicit("preprocess").items():
-        if kept[key] != value:
-            raise BundleError(
-                f"preprocess.{key} is {value!r} in the configuration, but the model "
-                f"bundle {info.paths.root} was trained with {kept[key]!r}; remove the "
-                "setting, or train with it"
-            )
-    if config.inference.diameter_px is not None and info.preprocess.diameter_px is None:
-        raise BundleError(
-            f"inference.diameter_px is {config.inference.diameter_px:g}, but the model "
-            f"bundle {info.paths.root} was trained on images of any scale; remove the "
-            "setting (--diameter), or train with preprocess.diameter_px"
-        )
-    if unused := _differing(config.explicit("model"), info.model):
-        logger.warning(
-            "%s in the configuration is not used: the network comes from %s",
-            ", ".join(f"model.{key}" for key in unused),
-            info.paths.root,
-        )
-    instances = info.instances.model_copy(update=config.explicit("instances"))
-    refuse_unseeded(instances, info.model)
-    return config.model_copy(
-        update={
-            "preprocess": info.preprocess,
-            "model": info.model,
-            "instances": instances,
-        }
-    )
-
-
-def resolve_for_training(config: Config, info: BundleInfo) -> Config:
-    """Complete the configuration of a training that starts from a bundle's weights.
-
-    Network and normalisation are the bundle's, and so are the thresholds unless set.
-
-    Raises
-    ------
-    BundleError
-        The configuration wants another network or normalisation.
-    """
-    kept = {
-        "preprocess": info.preprocess.model_dump(mode="json"),
-        "model": info.model.model_dump(mode="json"),
-    }
-    for section, values in kept.items():
-        for key, value in config.explicit(section).items():
-            # Dropout is no part of the weights.
-            if key != "dropout" and values[key] != value:
-                raise BundleError(
-                    f"{section}.{key} is {value!r} in the configuration, but training "
-                    f"starts from {info.paths.root}, which has {values[key]!r}; remove "
-                    "the setting, or start from random weights"
-                )
-    model = info.model.model_copy(
-        update={
-            key: value
-            for key, value in config.explicit("model").items()
-            if key == "dropout"
-        }
-    )
-    instances = info.instances.model_copy(update=config.explicit("instances"))
-    return config.model_copy(
-        update={"preprocess": info.preprocess, "model": model, "instances": instances}
-    )
-
-
-def _differing(explicit: dict[str, Any], kept: ModelConfig) -> list[str]:
-    values = kept.model_dump(mode="json")
-    return [key for key, value in explicit.items() if values[key] != value]
