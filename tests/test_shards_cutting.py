@@ -69,6 +69,13 @@ class TestChunks:
         info = describe(100, chunk_images=5)
         assert ShardSize(None, 64 * 10 + 32).images_of(info) == 10
 
+    @pytest.mark.parametrize(
+        ("wished", "size"), [(1, 1), (127, 127), (128, 128), (191, 128), (2047, 1984)]
+    )
+    def test_many_images_are_whole_rounds_of_batches(self, wished, size):
+        assert ShardSize(None, 64 * wished + 5).images_of(describe(5000)) == size
+        assert ShardSize(wished, 1).images_of(describe(5000)) == wished
+
     def test_of_a_file(self, tmp_path, make_bundle):
         with h5py.File(tmp_path / "a.h5", "w") as file:
             file.create_dataset("X", (50, 8, 8), "u1", chunks=(16, 8, 8))

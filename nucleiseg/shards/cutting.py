@@ -21,6 +21,11 @@ _SHARDS_PER_WORKER = 6
 # A worker keeps the label images of a shard until it is done: 0.04 bytes a pixel,
 # packed, and three times as many while they are written.
 _MOST_LABELLED_PIXELS = 2**30
+# Shards of many images hold whole rounds of batches: as many as a round has on two cores
+# with batches of 32, or on eight with 8. At the end of any other some cores stand still,
+# and a batch is padded: with 293 images a shard a count reached .90 of the bare network,
+# with 2,048 .95 (two cores, 16 base filters, 128x128 px).
+_ROUND_IMAGES = 64
 # How much longer than wished a shard may get so that it holds a whole chunk.
 _MOST_GROWTH = 8
 
@@ -44,11 +49,18 @@ class ShardSize:
             shards   |-----------|-----------|---------|    2 chunks
         """
         height, width = info.image_shape
-        wished = self.images or max(1, self.pixels // (height * width))
+        wished = self.images or _round(max(1, self.pixels // (height * width)))
         chunk = info.chunk_images
         if wished >= chunk:
             return wished // chunk * chunk
         return chunk if chunk <= _MOST_GROWTH * wished else wished
+
+
+def _round(n_images: int) -> int:
+    """Take off a number of images, if it is not small, what makes no whole round."""
+    if n_images < 2 * _ROUND_IMAGES:
+        return n_images
+    return n_images // _ROUND_IMAGES * _ROUND_IMAGES
 
 
 def choose_pixels(
