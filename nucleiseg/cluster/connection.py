@@ -34,6 +34,9 @@ SETTINGS = {
     "distributed.worker.memory.target": False,
     "distributed.worker.memory.pause": False,
     "distributed.worker.memory.spill": False,
+    # Nobody sees dask's own profile, for which it looks at all threads 100 times a
+    # second: 2 % of the processor's time.
+    "distributed.worker.profile.enabled": False,
     # Read when a worker process starts, before it knows anything else. Failures of
     # shards reach us as results; the rest is noise of closing.
     "distributed.nanny.pre-spawn-environ.DASK_LOGGING__DISTRIBUTED": "critical",
