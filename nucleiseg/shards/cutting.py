@@ -21,10 +21,10 @@ _SHARDS_PER_WORKER = 6
 # A worker keeps the label images of a shard until it is done: 0.04 bytes a pixel,
 # packed, and three times as many while they are written.
 _MOST_LABELLED_PIXELS = 2**30
-# Shards of many images hold whole rounds of batches: as many as a round has on two cores
-# with batches of 32, or on eight with 8. At the end of any other some cores stand still,
-# and a batch is padded: with 293 images a shard a count reached .90 of the bare network,
-# with 2,048 .95 (two cores, 16 base filters, 128x128 px).
+# Shards of many images hold whole rounds of batches: on two cores with batches of 32,
+# on eight with 8. After any other number some cores stand still, and a batch is
+# padded: a count of 2,048 images in shards of 341 reached .90 of the bare network, of
+# 320 .94 (two cores, 16 base filters, 128x128 px).
 _ROUND_IMAGES = 64
 # How much longer than wished a shard may get so that it holds a whole chunk.
 _MOST_GROWTH = 8
