@@ -478,6 +478,11 @@ class TestOnLittle:
             assert abs(row["growth"]) < 0.5
         assert not list(tmp_path.iterdir())
 
+    def test_input_that_fits_into_memory_is_refused(self, capsys):
+        assert main(["input", "--trained", "--images", "8"]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert "8 images take 0.4 MB and --memory-mb is 64" in line
+
     def test_input_of_a_whole_training(self, tmp_path):
         _, (row,) = run_benchmark(
             *("input", "--trained", "--folder", tmp_path, "--images", 64),

@@ -260,7 +260,8 @@ def test_a_long_title_is_shortened_not_cut(width):
 @pytest.mark.filterwarnings("error")
 def test_any_title_can_be_set():
     for title in ("costs $5 and $6", "$\\frac{$", "核 · a\nb\tc", "\x00"):
-        page.panel(np.zeros((4, 400), np.uint8), [page.Line(title, 16)])
+        panel = page.panel(np.zeros((4, 400), np.uint8), [page.Line(title, 16)])
+        assert panel.shape[1] == 400, title
 
 
 # Files

@@ -48,9 +48,12 @@ from nucleiseg.dataset import (
     open_labelled,
     training_order,
 )
+from nucleiseg.errors import ConfigError
 from nucleiseg.runs import TrainRun
 
 SIDE_PX = 128
+# Images uint8 and labels uint16.
+IMAGE_BYTES = 3 * SIDE_PX**2
 _POOL_IMAGES = 512
 _FORMS = ("deflated", "hdf5")
 _WANTED_GROWTH = 0.05
@@ -100,6 +103,7 @@ def run(options: argparse.Namespace) -> int:
     if options.of is not None:
         print(json.dumps(read_epoch(options.of, options.memory_mb, options.changed)))
         return 0
+    _refuse_held(options.images, options.memory_mb)
     machine = describe_machine()
     warn_if_busy(machine)
     rows = []
@@ -117,6 +121,17 @@ def run(options: argparse.Namespace) -> int:
     found = {"benchmark": "input", "machine": machine, "rows": rows, "within": within}
     print(json.dumps(found))
     return 0
+
+
+def _refuse_held(sizes: list[int], memory_mb: int) -> None:
+    """Refuse archives that fit into memory, before any is drawn."""
+    for n_images in sizes:
+        held_mb = n_images * IMAGE_BYTES / 1e6
+        if held_mb <= memory_mb:
+            raise ConfigError(
+                f"{n_images} images take {held_mb:.1f} MB and --memory-mb is "
+                f"{memory_mb}: nothing would be streamed; use more --images"
+            )
 
 
 def measure(
@@ -200,11 +215,6 @@ def read_epoch(archive: Path, memory_mb: int, is_changed: bool) -> dict[str, flo
         inspect_labelled(config.data), config, TrainRun(archive.parent / "run")
     )
     pass_s = time.perf_counter() - start_s
-    if labelled.is_held:
-        raise ValueError(
-            f"{archive} holds {labelled.shapes.n_bytes / 1e6:.0f} MB and memory_mb is "
-            f"{memory_mb}: nothing would be streamed; use more --images"
-        )
     part = labelled.training
     order = training_order(part.n_crops, config.training, part)
     store = labelled.make_store(part, order, first_batch=0, n_batches=order.n_batches)

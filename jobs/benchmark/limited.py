@@ -19,7 +19,7 @@ from typing import Any
 
 import h5py
 
-from jobs.benchmark.input import SIDE_PX, draw
+from jobs.benchmark.input import IMAGE_BYTES, SIDE_PX, draw
 from jobs.benchmark.measuring import run_apart, say
 from nucleiseg.config import load_config
 from nucleiseg.errors import StoppedError
@@ -29,13 +29,11 @@ from nucleiseg.training.checkpoints import load_newest
 
 _TIMES = 3
 _STEPS = 30
-# Images uint8 and labels uint16.
-_IMAGE_BYTES = 3 * SIDE_PX**2
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     """Write an archive of three times the limit, and train from it under the limit."""
-    n_images = _TIMES * options.limit_mb * 10**6 // _IMAGE_BYTES + 1
+    n_images = _TIMES * options.limit_mb * 10**6 // IMAGE_BYTES + 1
     say(f"training within {options.limit_mb} MB from {n_images:,} images")
     with tempfile.TemporaryDirectory(prefix="limit-", dir=options.folder) as place:
         archive = Path(place) / "train.h5"

@@ -193,7 +193,8 @@ class ShardsConfig(Section):
     """How archives are cut into units of work; the table does not depend on it."""
 
     images: int | None = Field(default=None, ge=1)
-    """Images a shard; unset: from `pixels` and the image size. Where a chunk of an
+    """Images a shard; unset: from `pixels` and the image size, from 128 images on in
+    whole rounds of 64, which keep all cores busy to the end. Where a chunk of an
     HDF5 dataset spans several images, a shard holds whole chunks."""
     pixels: int | None = Field(default=None, ge=1)
     """Pixels a shard, about; unset: one to three minutes of work on a GPU, 2**29 over
