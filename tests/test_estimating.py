@@ -43,6 +43,13 @@ class TestEstimate:
         ]
         assert 10 < estimate(*images).diameter_px < 16
 
+    def test_one_image_full_of_specks_does_not_outweigh_the_others(self):
+        """Specks: far more of them, and over far more of the image."""
+        specks, _ = draw_disks((512, 512), 9, gap=1.3)
+        few = [draw_disks((128, 190), 24, gap=2.6, seed=n)[0] for n in range(7)]
+        assert estimate(specks).diameter_px == pytest.approx(9, rel=0.15)
+        assert estimate(*few, specks).diameter_px == pytest.approx(24, rel=0.15)
+
     @pytest.mark.parametrize(
         "image",
         [

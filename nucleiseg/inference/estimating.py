@@ -9,6 +9,9 @@ scales, and that scale is right at which nuclei of that size explain most::
 
 Where images are reduced too far, blurred clumps come out too small, and where they are
 enlarged too far, the texture of nuclei: both in shapes the network is less sure of.
+
+Each image has one vote, however much is found in it: the texture of a single one,
+enlarged, may fill it with small "nuclei" that would outweigh all true ones.
 """
 
 import math
@@ -37,8 +40,11 @@ _LEAST_CONFIDENCE = 0.7
 _DEVIATION = 0.4
 # Beyond this factor it is a speck or a clump, and not measured.
 _MOST_FACTOR = 2.5
-# A scale with so many nuclei has half its say.
+# An image with so many nuclei at a scale has half its say there, and from so many at
+# its best scale on its vote is a whole one.
 _FEW = 5
+# An image with so many nuclei has half of the most weight in the diameter.
+_SOME = 20
 _LEAST_NUCLEI = 3
 # At the best scale, the diameter that is found is within this factor of the network's.
 _MOST_MISFIT = 1.8
@@ -55,12 +61,21 @@ class Estimate:
 
 
 @dataclass(frozen=True)
+class _Found:
+    """What was found in one image at one scale."""
+
+    score: float
+    """How much of it is explained by nuclei of the network's diameter."""
+    nuclei: NDArray[np.void]
+    """Those that may be measured, of _NUCLEUS; diameters in pixels of the windows."""
+
+
+@dataclass(frozen=True)
 class _Trial:
-    """What was found at one scale."""
+    """What was found in all images at one scale."""
 
     scale: float
-    score: float
-    estimate: Estimate
+    found: tuple[_Found, ...]
 
 
 def estimate_diameter(
@@ -87,11 +102,12 @@ def estimate_diameter(
     if not images:
         return Estimate(None, 0)
     trials = [try_scale(scale) for scale in _COARSE]
-    best = max(trials, key=lambda trial: trial.score)
+    votes = _weigh_images(trials)
+    best = max(trials, key=lambda trial: _count_votes(trial, votes))
     finer = [best.scale / _FINER, best.scale * _FINER]
     trials = [try_scale(scale) for scale in finer if _COARSE[0] < scale < _COARSE[-1]]
-    best = max([best, *trials], key=lambda trial: trial.score)
-    found = best.estimate
+    best = max([best, *trials], key=lambda trial: _count_votes(trial, votes))
+    found = _measure_diameter(best)
     if found.diameter_px is None:
         return found
     factor = found.diameter_px * best.scale / wanted_px
@@ -99,6 +115,38 @@ def estimate_diameter(
         # Noise, or nuclei beyond all scales: what was found there is not credible.
         return Estimate(None, found.n_nuclei)
     return found
+
+
+def _weigh_images(trials: Sequence[_Trial]) -> NDArray[np.float64]:
+    """Find by what the scores of each image are multiplied to be one vote.
+
+    Its best score is worth 1, less where that rests on a few nuclei, and nothing where
+    none were found.
+    """
+    weights = []
+    for found in zip(*(trial.found for trial in trials), strict=True):
+        best = max(found, key=lambda one: one.score)
+        vote = min(1.0, len(best.nuclei) / _FEW)
+        weights.append(vote / best.score if best.score > 0 else 0.0)
+    return np.array(weights)
+
+
+def _count_votes(trial: _Trial, weights: NDArray[np.float64]) -> float:
+    return float(weights @ [found.score for found in trial.found])
+
+
+def _measure_diameter(trial: _Trial) -> Estimate:
+    """Take the median of all nuclei, of which no image has many more than others."""
+    nuclei = np.concatenate([found.nuclei for found in trial.found])
+    if len(nuclei) < _LEAST_NUCLEI:
+        return Estimate(None, len(nuclei))
+    totals = [found.nuclei["weight"].sum() for found in trial.found]
+    shares = [
+        found.nuclei["weight"] / (total + _SOME)
+        for found, total in zip(trial.found, totals, strict=True)
+    ]
+    median_px = _weighted_median(nuclei["diameter"], np.concatenate(shares))
+    return Estimate(median_px / trial.scale, len(nuclei))
 
 
 def _try_scale(
@@ -110,25 +158,27 @@ def _try_scale(
 ) -> _Trial:
     n_each = max(1, _N_WINDOWS // len(images))
     windows = [cut_windows(image, scale, n_each) for image in images]
-    flat = [window for found in windows for window in found]
-    outputs = predict(np.stack([pad_window(window) for window in flat]))
-    found = np.concatenate(
-        [
-            _measure_nuclei(maps[: window.shape[0], : window.shape[1]], settings)
-            for window, maps in zip(flat, outputs, strict=True)
-        ]
-    )
-    n_pixels = sum(window.size for window in flat)
-    distance = np.log(found["diameter"] / wanted_px)
+    flat = [window for cut in windows for window in cut]
+    outputs = iter(predict(np.stack([pad_window(window) for window in flat])))
+    found = []
+    for cut in windows:
+        nuclei = np.concatenate(
+            [
+                _measure_nuclei(maps[: window.shape[0], : window.shape[1]], settings)
+                for window, maps in zip(cut, outputs, strict=False)
+            ]
+        )
+        n_pixels = sum(window.size for window in cut)
+        found.append(_judge(nuclei, n_pixels, wanted_px))
+    return _Trial(scale, tuple(found))
+
+
+def _judge(nuclei: NDArray[np.void], n_pixels: int, wanted_px: float) -> _Found:
+    distance = np.log(nuclei["diameter"] / wanted_px)
     nearness = np.exp(-0.5 * (distance / _DEVIATION) ** 2)
-    says = found["weight"] * found["evidence"] * nearness
-    near = found[np.abs(distance) < math.log(_MOST_FACTOR)]
-    n_nuclei = len(near)
-    if n_nuclei < _LEAST_NUCLEI:
-        return _Trial(scale, 0.0, Estimate(None, n_nuclei))
-    score = float(says.sum()) / n_pixels * n_nuclei / (n_nuclei + _FEW)
-    diameter = _weighted_median(near["diameter"], near["weight"]) / scale
-    return _Trial(scale, score, Estimate(diameter, n_nuclei))
+    says = float((nuclei["weight"] * nuclei["evidence"] * nearness).sum())
+    near = nuclei[np.abs(distance) < math.log(_MOST_FACTOR)]
+    return _Found(says / n_pixels * len(near) / (len(near) + _FEW), near)
 
 
 _NUCLEUS = np.dtype([("diameter", "f8"), ("weight", "f8"), ("evidence", "f8")])
