@@ -1,5 +1,7 @@
 """From probabilities to nuclei, with the notebook's lines as oracle."""
 
+from dataclasses import astuple
+
 import cv2
 import numpy as np
 import pytest
@@ -201,7 +203,7 @@ class TestSummarise:
         summary = summarise_labels(
             probability, probability, label(probability, DEFAULT)
         )
-        *figures, flags = vars(summary).values()
+        *figures, flags = astuple(summary)
         assert flags == "saturated"
         assert [type(value) for value in figures] == [
             int,

@@ -18,6 +18,7 @@ LAYERS = {
     "config": 1,
     "box": 1,
     "atomic": 1,
+    "memory": 1,
     "runs": 1,
     "quality": 1,
     "progress": 1,

@@ -1,5 +1,7 @@
 """Partial tables and their merge: the same table however it was computed, or none."""
 
+from dataclasses import asdict, fields
+
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -446,13 +448,17 @@ class TestPartials:
     def test_round_trip(self, run):
         compute(run, self.PLAN)
         table = read_partial(run, self.PLAN, self.PLAN.shards[1], compute=COMPUTE)
-        expected = [make_row("X", i).as_dict() for i in range(4, 8)]
-        assert [
-            {key: value for key, value in row.items() if value is not None}
-            for row in table.to_pylist()
-        ] == [
-            {key: value for key, value in row.items() if value is not None}
-            for row in expected
+        rows = [make_row("X", i) for i in range(4, 8)]
+        missing = dict.fromkeys(field.name for field in fields(ImageSummary))
+        assert [row.summary is None for row in rows] == [False, False, True, False]
+        assert table.to_pylist() == [
+            {
+                "index": row.index,
+                "status": row.status,
+                "reason": row.reason,
+                **(asdict(row.summary) if row.summary else missing),
+            }
+            for row in rows
         ]
 
     def test_not_there_yet(self, run):

@@ -28,6 +28,7 @@ from nucleiseg.inference.setting_up import load
 from nucleiseg.inference.sources import Sources
 from nucleiseg.inference.streaming import Stream
 from nucleiseg.inference.times import StageTimes
+from nucleiseg.memory import Returns
 from nucleiseg.runs import CountRun
 from nucleiseg.shards import DatasetShare, Entry, read_plan
 from nucleiseg.tables import (
@@ -36,6 +37,9 @@ from nucleiseg.tables import (
     write_block_partial,
     write_partial,
 )
+
+# Freed memory is given back after so many pixels: a block, or shards of small images.
+_RETURN_PIXELS = 2**23
 
 
 @dataclass(frozen=True)
@@ -104,6 +108,7 @@ class Engine:
         self._worker = os.environ.get("NUCLEISEG_WORKER") or socket.gethostname()
         # Of the parts of the shard at hand.
         self._times: list[StageTimes] = []
+        self._returns = Returns(_RETURN_PIXELS)
 
     def compute_shard(self, number: int) -> ShardResult:
         """Compute one shard's partial table, unless it is there.
@@ -113,9 +118,14 @@ class Engine:
         RunError
             A partial table is there and does not belong to this run.
         """
+        shard = self.plan.shards[number]
+        result = self._compute_shard(number, shard)
+        self._returns.add(shard.n_pixels)
+        return result
+
+    def _compute_shard(self, number: int, shard: Entry) -> ShardResult:
         start_s = time.monotonic()
         self._times.clear()
-        shard = self.plan.shards[number]
         there = read_partial(self.run, self.plan, shard, compute=self.compute.identity)
         if there is not None:
             n_failed = there.column("status").to_pylist().count("failed")

@@ -14,7 +14,6 @@ from nucleiseg.atomic import create_private, publish_json, read_json
 from nucleiseg.config import InstancesConfig, PreprocessConfig
 from nucleiseg.errors import ArchiveError
 from nucleiseg.inference.network import TiledNetwork
-from nucleiseg.inference.pieces import Piece
 from nucleiseg.instances import (
     BlockSummary,
     measure_nuclei,
@@ -181,8 +180,9 @@ def summarise_shard(
 def _predict(
     network: TiledNetwork, block: Block, values: NDArray[np.float32]
 ) -> NDArray[np.float32]:
-    piece = Piece(0, values[np.newaxis])
-    piece.tiles = np.stack(block.split(values))
-    (piece,) = network.predict([piece])
-    assert piece.outputs is not None
-    return block.join(list(piece.outputs))
+    tiles = np.stack(block.split(values))
+    # Each as large as what the network gives: neither need stay beside that.
+    del values
+    outputs = list(network.predict_tiles(tiles))
+    del tiles
+    return block.join(outputs)

@@ -15,7 +15,7 @@ from nucleiseg.instances.sums import UNIT, mean_probability, sum_probabilities
 from nucleiseg.quality import Calibration, Measures, find_flags, measure_image
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ImageSummary:
     """What the table says of one image. Shares lie in [0, 1]."""
 

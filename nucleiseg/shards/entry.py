@@ -67,6 +67,14 @@ class Entry:
         return self.block is not None and self.block.top == self.block.left == 0
 
     @property
+    def n_pixels(self) -> int:
+        """Pixels that it covers."""
+        if self.block is None:
+            return self.n_images * self.height * self.width
+        block = self.block
+        return (block.bottom - block.top) * (block.right - block.left)
+
+    @property
     def image_shape(self) -> tuple[int, int]:
         """Height and width of each whole image."""
         return self.height, self.width

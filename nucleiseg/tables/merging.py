@@ -22,7 +22,7 @@ from nucleiseg.tables.nuclei import FoundNuclei, NucleusFile, find_nuclei
 from nucleiseg.tables.output import regroup, write_csv, write_parquet
 from nucleiseg.tables.parts import refuse_surplus
 from nucleiseg.tables.reading import PartReader, group_blocks
-from nucleiseg.tables.rows import QUALITY, ROWS
+from nucleiseg.tables.rows import QUALITY, ROWS, make_table
 
 TableFormat = Literal["csv", "parquet", "notebook"]
 
@@ -197,7 +197,7 @@ class _PieceReader:
                 join_partials, calibration=self._parts.plan.calibration
             )
             row = self._parts.join(group, partials, join)
-            rows = pa.Table.from_pylist([row.as_dict()], schema=ROWS)
+            rows = make_table([row], ROWS)
         found = None
         if self._parts.plan.has_nuclei:
             found = find_nuclei(self._parts, group, partials)

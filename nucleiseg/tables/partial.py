@@ -9,7 +9,7 @@ from nucleiseg.errors import RunError
 from nucleiseg.runs import CountRun
 from nucleiseg.shards import Entry, Plan
 from nucleiseg.tables.blocks import block_schema
-from nucleiseg.tables.rows import ROWS, ImageRow, add_columns
+from nucleiseg.tables.rows import ROWS, ImageRow, add_columns, make_table
 from nucleiseg.tables.sealed import read_sealed, write_sealed
 
 
@@ -38,8 +38,7 @@ def write_rows(
     path: Path, plan: Plan, shard: Entry, rows: Sequence[ImageRow], *, compute: str
 ) -> None:
     """Write rows of a shard under any name, as :func:`write_partial` does."""
-    schema = _rows_schema(plan)
-    table = pa.Table.from_pylist([row.as_dict() for row in rows], schema=schema)
+    table = make_table(rows, _rows_schema(plan))
     write_sealed(path, table, plan, shard, compute=compute)
 
 

@@ -1,7 +1,7 @@
 """One row an image: what a partial table and the merged one say of it."""
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -30,6 +30,8 @@ ROWS = pa.schema(
 )
 """Columns of a partial table of whole images."""
 
+_OF_SUMMARY = frozenset({"count", *(name for name, _ in QUALITY)})
+
 LABELS = pa.field("labels", pa.large_binary())
 """Column of a partial table where label images are made, too: those of an image, or of
 a block, as :func:`nucleiseg.labels.encode` packs them; null without any nucleus."""
@@ -40,9 +42,9 @@ or of a block, in the order of its labels, as :class:`nucleiseg.instances.Nuclei
 them; null without any."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ImageRow:
-    """Outcome of one image."""
+    """Outcome of one image: a shard may have a hundred thousand of them."""
 
     index: int
     """Position in its dataset."""
@@ -55,32 +57,37 @@ class ImageRow:
     nuclei: bytes | None = None
     """Its packed nuclei, likewise."""
 
-    def as_dict(self) -> dict[str, Any]:
-        """Values by column of a partial table."""
-        values = asdict(self.summary) if self.summary else {}
-        status = "ok" if self.summary else "failed"
-        return {
-            "index": self.index,
-            "status": status,
-            "reason": self.reason,
-            "labels": self.labels,
-            "nuclei": self.nuclei,
-            **values,
-        }
+    @property
+    def status(self) -> str:
+        """`ok` or `failed`."""
+        return "ok" if self.summary else "failed"
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "ImageRow":
         """Make a row from the values of a partial table."""
         if values["status"] != "ok":
             return cls(values["index"], None, values["reason"])
-        names = ["count", *(name for name, _ in QUALITY)]
-        summary = ImageSummary(**{name: values[name] for name in names})
+        summary = ImageSummary(**{name: values[name] for name in _OF_SUMMARY})
         return cls(
             values["index"],
             summary,
             labels=values.get("labels"),
             nuclei=values.get("nuclei"),
         )
+
+
+def make_table(rows: Sequence[ImageRow], schema: pa.Schema) -> pa.Table:
+    """Make the table of rows, column by column."""
+    arrays = []
+    for field in schema:
+        values: list[Any]
+        if field.name in _OF_SUMMARY:
+            summaries = (row.summary for row in rows)
+            values = [one and getattr(one, field.name) for one in summaries]
+        else:
+            values = [getattr(row, field.name) for row in rows]
+        arrays.append(pa.array(values, field.type))
+    return pa.Table.from_arrays(arrays, schema=schema)
 
 
 def add_columns(schema: pa.Schema, plan: Plan) -> pa.Schema:
