@@ -79,11 +79,34 @@ def test_a_batch_size_that_was_set_is_not_measured(network, monkeypatch):
     assert network.measure(SHAPE) == COMPUTE
 
 
-def test_the_smallest_of_equally_fast_batches_is_taken(model, monkeypatch):
-    network = TiledNetwork(model, replace(COMPUTE, batch_size=None), n_threads=1)
-    rates = {4: 80.0, 8: 99.0, 16: 100.0, 32: 90.0}
-    monkeypatch.setattr(network, "_measure", lambda shape: rates[shape[0]])
-    assert network.measure(SHAPE).batch_shape(SHAPE) == (8, *SHAPE)
+@pytest.fixture
+def untried(model):
+    return TiledNetwork(model, replace(COMPUTE, batch_size=None), n_threads=1)
+
+
+def test_the_smallest_of_equally_fast_batches_is_taken(untried, monkeypatch):
+    rates = {64: 800.0, 128: 990.0, 256: 1000.0}
+    monkeypatch.setattr(untried, "_measure", lambda shape: rates[shape[0]])
+    assert untried.measure(SHAPE).batch_shape(SHAPE) == (128, *SHAPE)
+
+
+@pytest.mark.parametrize(
+    ("shape", "tried"),
+    [((128, 128), [4, 8, 16, 32]), ((512, 512), [2]), ((1024, 1024), [2])],
+)
+def test_on_a_cpu_no_batch_is_tried_that_takes_much_more_memory(
+    untried, monkeypatch, shape, tried
+):
+    shapes = []
+
+    def measure(batch_shape):
+        shapes.append(batch_shape)
+        return float(len(shapes))
+
+    monkeypatch.setattr(untried, "_measure", measure)
+    monkeypatch.setattr("nucleiseg.inference.network._LONGEST_CALL_S", 1e9)
+    assert untried.measure(shape).batch_shape(shape) == (tried[-1], *shape)
+    assert [number for number, *_ in shapes] == tried
 
 
 def test_what_another_worker_measured_is_taken_over(network):
