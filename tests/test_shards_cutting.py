@@ -13,6 +13,8 @@ from nucleiseg.shards.cutting import ShardSize, choose_pixels, cut
 from nucleiseg.tiling import Tiling
 
 BLOCKS = {"shards": {"block_pixels": 200 * 300}}
+# Pixels of a block of an image that has more than those.
+BLOCK = 200 * 300 * 3 // 4
 SMALL_TILES = {"inference": {"tile_px": 96, "context_px": 16}}
 
 
@@ -182,7 +184,7 @@ class TestBlocks:
         assert plan.n_images == 1 + 2 + 5
         shares = {s.dataset: (s.n_images, s.n_shards) for s in plan.dataset_shares}
         n_slide, n_stack = (
-            len(tile(shape).blocks(200 * 300)) for shape in ((1000, 700), (500, 400))
+            len(tile(shape).blocks(BLOCK)) for shape in ((1000, 700), (500, 400))
         )
         assert shares == {
             "/slide": (1, n_slide),
@@ -194,7 +196,7 @@ class TestBlocks:
 
     def test_are_those_of_the_tiling(self, plan):
         slide = [s for s in plan.shards if s.dataset == "/slide"]
-        cores = [block.core for block in tile((1000, 700)).blocks(200 * 300)]
+        cores = [block.core for block in tile((1000, 700)).blocks(BLOCK)]
         assert [shard.block.core for shard in slide] == cores
         assert {(s.start, s.stop, s.image_shape) for s in slide} == {
             (0, 1, (1000, 700))
