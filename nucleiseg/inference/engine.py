@@ -120,7 +120,8 @@ class Engine:
         """
         shard = self.plan.shards[number]
         result = self._compute_shard(number, shard)
-        self._returns.add(shard.n_pixels)
+        if not result.already_there:
+            self._returns.add(shard.n_pixels)
         return result
 
     def _compute_shard(self, number: int, shard: Entry) -> ShardResult:

@@ -14,6 +14,7 @@ Each image has one vote, however much is found in it: the texture of a single on
 enlarged, may fill it with small "nuclei" that would outweigh all true ones.
 """
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -77,6 +78,11 @@ class _Trial:
     scale: float
     found: tuple[_Found, ...]
 
+    @property
+    def n_nuclei(self) -> int:
+        """Of all images."""
+        return sum(len(one.nuclei) for one in self.found)
+
 
 def estimate_diameter(
     images: Sequence[FloatImage],
@@ -132,14 +138,16 @@ def _weigh_images(trials: Sequence[_Trial]) -> NDArray[np.float64]:
 
 
 def _count_votes(trial: _Trial, weights: NDArray[np.float64]) -> float:
+    if trial.n_nuclei < _LEAST_NUCLEI:
+        return 0.0  # no diameter could be measured there
     return float(weights @ [found.score for found in trial.found])
 
 
 def _measure_diameter(trial: _Trial) -> Estimate:
     """Take the median of all nuclei, of which no image has many more than others."""
+    if trial.n_nuclei < _LEAST_NUCLEI:
+        return Estimate(None, trial.n_nuclei)
     nuclei = np.concatenate([found.nuclei for found in trial.found])
-    if len(nuclei) < _LEAST_NUCLEI:
-        return Estimate(None, len(nuclei))
     totals = [found.nuclei["weight"].sum() for found in trial.found]
     shares = [
         found.nuclei["weight"] / (total + _SOME)
@@ -159,15 +167,16 @@ def _try_scale(
     n_each = max(1, _N_WINDOWS // len(images))
     windows = [cut_windows(image, scale, n_each) for image in images]
     flat = [window for cut in windows for window in cut]
-    outputs = iter(predict(np.stack([pad_window(window) for window in flat])))
+    outputs = predict(np.stack([pad_window(window) for window in flat]))
+    measured = iter(
+        [
+            _measure_nuclei(maps[: window.shape[0], : window.shape[1]], settings)
+            for window, maps in zip(flat, outputs, strict=True)
+        ]
+    )
     found = []
     for cut in windows:
-        nuclei = np.concatenate(
-            [
-                _measure_nuclei(maps[: window.shape[0], : window.shape[1]], settings)
-                for window, maps in zip(cut, outputs, strict=False)
-            ]
-        )
+        nuclei = np.concatenate(list(itertools.islice(measured, len(cut))))
         n_pixels = sum(window.size for window in cut)
         found.append(_judge(nuclei, n_pixels, wanted_px))
     return _Trial(scale, tuple(found))

@@ -181,7 +181,7 @@ def _predict(
     network: TiledNetwork, block: Block, values: NDArray[np.float32]
 ) -> NDArray[np.float32]:
     tiles = np.stack(block.split(values))
-    # Each as large as what the network gives: neither need stay beside that.
+    # What is not needed any more need not stay beside the outputs, which are larger.
     del values
     outputs = list(network.predict_tiles(tiles))
     del tiles

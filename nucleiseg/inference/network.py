@@ -29,10 +29,11 @@ from nucleiseg.tiling import Tiling
 
 logger = logging.getLogger(__name__)
 
-# What a batch may have at least and at most, and how long it is measured. On a CPU 32
-# images of 128x128 px were never slower than more, and large tiles need the memory of
-# those that are not measured: an image of 12,000 px a side took a fifth more of it
-# than one of 4,000 while batches could be twice as large.
+# What a batch may have at least and at most, and how long it is measured. On two cores
+# 4 to 32 images of 128x128 px were found best, out of up to 64. Of large tiles a batch
+# holds as many on a CPU as where nothing is measured: a block of an image of 12,000 px
+# a side took 19 % more memory than one of 4,000 while it could hold twice as many, 9 %
+# without.
 _LEAST_PIXELS = 2**16
 _MOST_PIXELS = {"cpu": 2**19, "gpu": 2**24}
 _MEASURED_S = 0.4

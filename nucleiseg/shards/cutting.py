@@ -26,9 +26,9 @@ _MOST_LABELLED_PIXELS = 2**30
 # padded: a count of 2,048 images in shards of 341 reached .90 of the bare network, of
 # 320 .94 (two cores, 16 base filters, 128x128 px).
 _ROUND_IMAGES = 64
-# A block of the largest image that is not cut. What lies around it is read and
-# predicted, too, and its nuclei are kept until it is joined: so it takes as much memory
-# as that image, where one of its size took 9 % more (4,000 against 12,000 px a side).
+# How large a block is, of the largest image that is not cut: so that it takes as much
+# memory as that one, though what lies around it is read and predicted, too (12,000
+# against 4,000 px a side: 1 % more; blocks of the whole size took 9 % more).
 _BLOCK_SHARE = 0.75
 # How much longer than wished a shard may get so that it holds a whole chunk.
 _MOST_GROWTH = 8
