@@ -1,22 +1,29 @@
 """Workers in processes of their own: who may reach them, and what their death costs."""
 
+import asyncio
 import os
+import signal
 import subprocess
 import sys
+import threading
+import time
 import urllib.error
 import urllib.request
+from multiprocessing import popen_spawn_posix
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from distributed import Scheduler
 
 from nucleiseg import synthetic
 from nucleiseg.cluster import Workers, open_team
 from nucleiseg.cluster.crew import Crew
 from nucleiseg.cluster.place import Place
+from nucleiseg.cluster.rendezvous import Meeting, make_keys
 from nucleiseg.config import load_config
-from nucleiseg.counting import count, prepare
+from nucleiseg.counting import claim, count, prepare
 from nucleiseg.runs import CountRun
 
 
@@ -197,3 +204,54 @@ def test_gpus_of_a_job_are_dealt_out(tmp_path, granted, n_workers, dealt):
         CountRun(tmp_path), "plan", None, place, None, n_workers=n_workers, scratch=None
     )
     assert [crew._gpu(number) for number in range(n_workers)] == dealt
+
+
+def test_no_worker_outlives_its_crew_even_one_that_is_just_being_started(
+    model, tmp_path, monkeypatch
+):
+    archive = tmp_path / "a.npz"
+    np.savez(archive, X=synthetic.draw_fields(4, (32, 32), seed=1)[0])
+    run = CountRun(tmp_path / "run")
+    config = load_config(None, ["inference.device=cpu"])
+    prepared = prepare([archive], model, config, folder=run.root)
+    claim(run, prepared.plan, config, prepared.model)
+    plan = prepared.plan
+    incarnation, keys = make_keys(run)
+    begun = threading.Event()
+    born = []
+    launch = popen_spawn_posix.Popen._launch
+
+    def launch_slowly(self, process):
+        begun.set()
+        time.sleep(1.5)
+        launch(self, process)
+        born.append(self.pid)
+
+    async def close_amid_restart():
+        async with Scheduler(
+            **{"host": "127.0.0.1", "protocol": "tls", "security": keys.security()},
+            dashboard=False,
+            dashboard_address="127.0.0.1:0",
+        ) as scheduler:
+            crew = Crew(
+                *(run, plan.identity, Meeting(scheduler.address, incarnation, "here")),
+                *(Place("7", 0, 0, "here", None, (), is_slurm=False), config.cluster),
+                n_workers=1,
+                scratch=tmp_path,
+            )
+            await crew.start()
+            (nanny,) = crew._nannies.values()
+            monkeypatch.setattr(popen_spawn_posix.Popen, "_launch", launch_slowly)
+            os.kill(nanny.pid, signal.SIGKILL)
+            assert await asyncio.to_thread(begun.wait, 60)
+        await crew.close()
+
+    asyncio.run(close_amid_restart())
+    deadline_s = time.monotonic() + 20
+    while not born and time.monotonic() < deadline_s:
+        time.sleep(0.05)
+    (pid,) = born
+    # Killed, and then buried by whoever waits for it.
+    while Path(f"/proc/{pid}").exists() and time.monotonic() < deadline_s:
+        time.sleep(0.05)
+    assert not Path(f"/proc/{pid}").exists()

@@ -107,10 +107,14 @@ def test_it_goes_on_after_time_limits_preemption_and_a_kill(
     with slurm.hastened():
         slurm.wait_until(lambda: n_epochs(folder) >= 2, 240)
         assert status().state == "running"
-        assert status().jobs.states == {"training": {"working": 1}}
+        # Not so at once where two epochs took until the first warning.
+        slurm.wait_until(
+            lambda: status().jobs.states == {"training": {"working": 1}}, 120
+        )
+        n_before = restarts()
         (leader,) = leaders(slurm, job_id)
         os.kill(leader, signal.SIGKILL)
-        slurm.wait_until(lambda: restarts() >= 1, 60)
+        slurm.wait_until(lambda: restarts() > n_before, 60)
         slurm.wait_until(lambda: n_epochs(folder) >= 5 and leaders(slurm, job_id), 240)
         slurm.preempt(slurm.queue()[0].node)
         slurm.wait_until(lambda: not slurm.queue(), 900)

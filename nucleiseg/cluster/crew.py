@@ -187,7 +187,7 @@ class Crew:
     async def close(self) -> None:
         """End all workers, whatever they are at."""
         nannies = list(self._nannies.values())
-        pids = [nanny.pid for nanny in nannies]
+        processes = [nanny.process for nanny in nannies]
         self._nannies.clear()
         outcomes = await asyncio.gather(
             *(
@@ -196,8 +196,9 @@ class Crew:
             ),
             return_exceptions=True,
         )
-        for outcome, pid in zip(outcomes, pids, strict=True):
-            if not isinstance(outcome, BaseException) or pid is None:
+        for outcome, process in zip(outcomes, processes, strict=True):
+            pid = process.pid if process is not None else None
+            if pid is None:
                 continue
             # One that was interrupted while it started does not close by the book.
             logger.info("ending worker process %d: %r", pid, outcome)

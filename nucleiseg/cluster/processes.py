@@ -9,6 +9,7 @@ import contextlib
 import logging
 import os
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,9 @@ logger = logging.getLogger(__name__)
 
 DRAIN_SIGNAL = signal.SIGUSR1
 """Tells a worker process to finish its shard and leave."""
+
+# Until the system has made a process, on a node under load.
+_BIRTH_S = 8.0
 
 
 class WatchingNanny(Nanny):  # type: ignore[misc]
@@ -58,11 +62,27 @@ class WatchingNanny(Nanny):  # type: ignore[misc]
         if self.process is not None and self.process.status == Status.starting:
             # dask would wait until it has started, and without a scheduler it never
             # does: it tries to connect for ever.
+            await self._wait_for_number()
             self._kill_now()
         try:
             await super().kill(timeout=timeout, reason=reason)
         finally:
             self._is_ending_it = False
+
+    async def _wait_for_number(self) -> None:
+        """Wait until a process that is being started has a number to kill it by.
+
+        A thread starts it, which nothing stops: it would be there after us, deaf to
+        SIGTERM, and Python waits for such processes when it exits.
+        """
+        deadline_s = time.monotonic() + _BIRTH_S
+        while (
+            self.process is not None
+            and self.process.status == Status.starting
+            and self.pid is None
+            and time.monotonic() < deadline_s
+        ):
+            await asyncio.sleep(0.02)
 
     def _kill_now(self) -> None:
         pid = self.pid
