@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from nucleiseg import dataset, synthetic
+from nucleiseg.archives import passing
 from nucleiseg.bundle import read_bundle
 from nucleiseg.config import AugmentationConfig, load_config
 from nucleiseg.dataset import (
@@ -18,7 +19,6 @@ from nucleiseg.dataset import (
     inspect_labelled,
     make_batches,
     open_labelled,
-    passing,
     split_indices,
     survey,
     training_order,
@@ -626,12 +626,6 @@ class TestSurvey:
             assert not [*(tmp_path / str(limit)).rglob("survey-*.npz")]
 
 
-def list_children():
-    """Numbers of the processes that this one has started, whichever thread did."""
-    paths = Path("/proc/self/task").glob("*/children")
-    return {pid for path in paths for pid in path.read_text().split()}
-
-
 class TestPass:
     """The pass over npz members, in a process of its own."""
 
@@ -654,27 +648,10 @@ class TestPass:
         with pytest.raises(ArchiveError, match=r"a\.npz:X is damaged"):
             load(tmp_path / "a.npz")
 
-    def test_what_it_refuses_is_raised_here(self, archives, tmp_path):
-        member = passing._Member(str(archives / "deflated.npz"), "X", "0" * 32)
-        with pytest.raises(ArchiveError, match="is not the archive that was planned"):
-            passing._pass_apart([member], tmp_path, lambda: None)
-
     def test_its_death_is_named(self, archives, load, monkeypatch):
         monkeypatch.setattr(passing.sys, "executable", "/bin/false")
         with pytest.raises(ArchiveError, match=r"ended with 1 .* ask for more"):
             load(archives / "deflated.npz")
-
-    def test_it_ends_when_asked(self, archives, tmp_path):
-        member = passing._Member(str(archives / "deflated.npz"), "X", "0" * 32)
-
-        def check():
-            raise StoppedError("enough")
-
-        # Others' helpers, such as the resource tracker of multiprocessing, stay.
-        before = list_children()
-        with pytest.raises(StoppedError):
-            passing._pass_apart([member], tmp_path, check)
-        assert list_children() <= before
 
 
 class TestRefusals:

@@ -10,10 +10,16 @@ import pandas as pd
 import pytest
 
 from nucleiseg import synthetic
-from nucleiseg.archives import MemberNote, fingerprint, pass_member, read_note
+from nucleiseg.archives import (
+    Member,
+    MemberNote,
+    fingerprint,
+    pass_member,
+    read_note,
+)
 from nucleiseg.bundle import write_info
 from nucleiseg.cluster import GatheredTeam
-from nucleiseg.cluster.passes import Gate, Member, Passes
+from nucleiseg.cluster.passes import Gate, Passes
 from nucleiseg.cluster.task import Report
 from nucleiseg.config import Config, ModelConfig, load_config
 from nucleiseg.counting import claim, count, prepare, reset_failures

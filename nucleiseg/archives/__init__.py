@@ -23,11 +23,13 @@ from nucleiseg.archives.index import (
     pass_member,
     read_note,
 )
+from nucleiseg.archives.passing import Member, pass_members
 from nucleiseg.archives.reader import Reader
 from nucleiseg.archives.selection import find_glob_words, is_glob, split_name
 
 __all__ = [
     "DatasetInfo",
+    "Member",
     "MemberNote",
     "Reader",
     "find_glob_words",
@@ -41,6 +43,7 @@ __all__ = [
     "needs_pass",
     "open_reader",
     "pass_member",
+    "pass_members",
     "read_note",
     "split_name",
     "to_one_line",

@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nucleiseg.archives import MemberNote
+from nucleiseg.archives import Member, MemberNote
 from nucleiseg.attempts import Attempts
 from nucleiseg.cluster.connection import connect
-from nucleiseg.cluster.passes import Gate, Member, Passes
+from nucleiseg.cluster.passes import Gate, Passes
 from nucleiseg.cluster.task import (
     PASS_TOPIC,
     Report,

@@ -11,26 +11,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from nucleiseg.archives import needs_pass, read_note
+from nucleiseg.archives import Member, needs_pass, read_note
 from nucleiseg.config import load_config
 from nucleiseg.errors import ArchiveError
 from nucleiseg.inference import find_index
 from nucleiseg.runs import CountRun
 from nucleiseg.shards import Entry, Plan, read_plan
-
-
-@dataclass(frozen=True)
-class Member:
-    """A dataset that is to be passed over."""
-
-    path: str
-    key: str
-    fingerprint: str
-    folder: Path
-    """Where what is found is kept."""
-
-    def __str__(self) -> str:
-        return f"{self.path}:{self.key}"
 
 
 class Gate:

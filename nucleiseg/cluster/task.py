@@ -6,10 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from nucleiseg.archives import MemberNote, pass_member
-from nucleiseg.cluster.passes import Member
+from nucleiseg.archives import Member, MemberNote, pass_members, read_note
 from nucleiseg.devices import available_cores, describe_device
-from nucleiseg.errors import IncompleteError, NucleisegError
+from nucleiseg.errors import ArchiveError, IncompleteError, NucleisegError
 from nucleiseg.inference import ShardResult, compute_shard, draw_pictures, get_engine
 
 WORKER = "NUCLEISEG_WORKER"
@@ -92,23 +91,21 @@ def pass_or_explain(
     report = on_progress or _tell_scheduler
     reported_s = time.monotonic()
 
-    def report_seldom(share: float) -> None:
+    def report_seldom(member: Member, share: float) -> None:
         nonlocal reported_s
         if time.monotonic() - reported_s >= _REPORT_INTERVAL_S:
             reported_s = time.monotonic()
             report(str(member), share)
 
     def make_pass() -> MemberNote:
+        n_threads_to_use = n_threads or n_threads_here()
         # What keeps this worker from computing shows before hours of reading.
-        get_engine(root, plan, n_threads or n_threads_here())
-        return pass_member(
-            member.path,
-            member.key,
-            folder=member.folder,
-            fingerprint=member.fingerprint,
-            n_threads=n_threads or n_threads_here(),
-            on_progress=report_seldom,
-        )
+        get_engine(root, plan, n_threads_to_use)
+        pass_members([member], n_threads=n_threads_to_use, on_progress=report_seldom)
+        note = read_note(member.folder, member.fingerprint, member.key)
+        if note is None:
+            raise ArchiveError(f"{member} was passed over, but its note is gone")
+        return note
 
     return _report(make_pass)
 

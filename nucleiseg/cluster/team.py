@@ -4,8 +4,8 @@ import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from nucleiseg.archives import MemberNote
-from nucleiseg.cluster.passes import Gate, Member, Passes
+from nucleiseg.archives import Member, MemberNote
+from nucleiseg.cluster.passes import Gate, Passes
 from nucleiseg.cluster.task import compute_or_explain, draw, pass_or_explain
 from nucleiseg.errors import NucleisegError
 from nucleiseg.inference import ShardResult

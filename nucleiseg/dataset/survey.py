@@ -20,7 +20,7 @@ from nucleiseg.archives import Reader
 from nucleiseg.atomic import atomic_path, create_private
 from nucleiseg.config import PreprocessConfig
 from nucleiseg.dataset.blocks import count_together
-from nucleiseg.dataset.passing import pass_members
+from nucleiseg.dataset.passing import pass_sources
 from nucleiseg.dataset.readers import Readers
 from nucleiseg.dataset.sources import LabelledShapes, Source
 from nucleiseg.dataset.targets import median_diameter
@@ -149,7 +149,7 @@ def _survey_all(
         contextlib.closing(readers),
         Progress(n_images, label="reading", unit="images") as progress,
     ):
-        pass_members(shapes.sources, readers, check)
+        pass_sources(shapes.sources, readers, check)
         spans = itertools.pairwise(shapes.starts)
         for source, (start, stop) in zip(shapes.sources, spans, strict=True):
             part = {name: values[start:stop] for name, values in found.items()}
