@@ -1,8 +1,9 @@
 #!/bin/sh
 # All tests: run.sh PYTHON [PYTEST_ARGUMENT...]
 #
-# Those that are marked `beside` mostly wait for a real SLURM, so that they run beside
-# all others, in a process of their own; what that says comes last.
+# Most tests keep one core busy. Long ones that are marked `beside` run beside all others,
+# in a process of their own; what that says comes last. The counts on a real SLURM are
+# not: they come late among the others, and have the machine for themselves.
 python=$1
 shift
 log=$(mktemp)

@@ -266,6 +266,7 @@ class TestMeasuring:
 
 # Small enough for a few seconds each; loading TensorFlow is most of it.
 @pytest.mark.slow
+@pytest.mark.beside
 class TestOnLittle:
     def test_flags(self, model, tmp_path):
         table, rows = run_benchmark(

@@ -733,6 +733,7 @@ def test_evaluate_refuses_a_table_in_one_line(refused, tables, content, words):
 
 
 @pytest.mark.slow
+@pytest.mark.beside
 def test_demo(tmp_path):
     folder = tmp_path / "it's a demo"
     answer = run_nucleiseg("demo", folder, timeout_s=900)

@@ -202,6 +202,7 @@ class TestLadder:
 
 
 @pytest.mark.slow
+@pytest.mark.beside
 class TestOnLittle:
     def test_ours(self, folder):
         table, (row,) = run_benchmark("rivals", "--rivals", "--folder", folder, *LITTLE)

@@ -112,6 +112,7 @@ def test_stopped_anywhere_it_ends_as_an_undisturbed_one(configure, tmp_path, rec
 
 
 @pytest.mark.slow
+@pytest.mark.beside
 @pytest.mark.parametrize(("replicas", "precision"), [(1, "float32"), (2, "bfloat16")])
 def test_killed_anywhere_it_ends_as_an_undisturbed_one(tmp_path, replicas, precision):
     # In small; at length it is `python -m jobs.benchmark resume`.
