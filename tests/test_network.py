@@ -104,7 +104,7 @@ def test_on_a_cpu_no_batch_is_tried_that_takes_much_more_memory(
         return float(len(shapes))
 
     monkeypatch.setattr(untried, "_measure", measure)
-    monkeypatch.setattr("nucleiseg.inference.network._LONGEST_CALL_S", 1e9)
+    monkeypatch.setattr("nucleiseg.inference.trying._LONGEST_CALL_S", 1e9)
     assert untried.measure(shape).batch_shape(shape) == (tried[-1], *shape)
     assert [number for number, *_ in shapes] == tried
 

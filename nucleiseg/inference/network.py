@@ -7,7 +7,6 @@ map do not depend on how many cores a worker got.
 
 import logging
 import threading
-import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -24,20 +23,12 @@ from nucleiseg.inference.compute import Compute
 from nucleiseg.inference.pieces import Piece
 from nucleiseg.inference.pipeline import map_ordered
 from nucleiseg.inference.times import StageTimes, Standstill
+from nucleiseg.inference.trying import find_batch_pixels, measure_calls
 from nucleiseg.model import load_network
 from nucleiseg.tiling import Tiling
 
 logger = logging.getLogger(__name__)
 
-# What a batch may have at least and at most, and how long it is measured. On two cores
-# 4 to 32 images of 128x128 px were found best, out of up to 64. Of large tiles a batch
-# holds as many on a CPU as where nothing is measured: a block of an image of 12,000 px
-# a side took 19 % more memory than one of 4,000 while it could hold twice as many, 9 %
-# without.
-_LEAST_PIXELS = 2**16
-_MOST_PIXELS = {"cpu": 2**19, "gpu": 2**24}
-_MEASURED_S = 0.4
-_LONGEST_CALL_S = 0.5
 # How much faster XLA must be to be taken: less is noise.
 _LEAST_GAIN = 1.03
 
@@ -98,7 +89,11 @@ class TiledNetwork:
             The setting of this network, completed.
         """
         if self._compute.batch_size is None:
-            pixels = self._measure_batch_pixels(tile_shape)
+            pixels = find_batch_pixels(
+                lambda n_tiles: self._measure((n_tiles, *tile_shape)),
+                tile_shape,
+                self._compute.device,
+            )
             self._use(replace(self._compute, batch_pixels=pixels))
         return self._compute
 
@@ -123,49 +118,15 @@ class TiledNetwork:
             self._use(plain)
         return self._compute
 
-    def _measure_batch_pixels(self, tile_shape: tuple[int, int]) -> int:
-        """Find how many pixels a batch should have, by trying.
-
-        Under load small batches are often the faster ones, on an idle machine large
-        ones; the smallest of equally fast ones needs the least memory.
-        """
-        height, width = tile_shape
-        rates: dict[int, float] = {}
-        for n_tiles in (2, 4, 8, 16, 32, 64, 128, 256):
-            n_pixels = n_tiles * height * width
-            if n_pixels < _LEAST_PIXELS and n_tiles < 256:
-                continue
-            if n_pixels > _MOST_PIXELS[self._compute.device] and rates:
-                break
-            rates[n_tiles] = self._measure((n_tiles, height, width))
-            if rates[n_tiles] < 0.97 * max(rates.values()):
-                break
-            if n_tiles / rates[n_tiles] > _LONGEST_CALL_S:
-                break
-        fastest = max(rates.values())
-        best = next(n for n, rate in rates.items() if rate > 0.98 * fastest)
-        logger.info(
-            "batches of %d tiles: %s",
-            best,
-            ", ".join(f"{n}: {rate:.0f} tiles/s" for n, rate in rates.items()),
-        )
-        return best * height * width
-
     def _measure(self, shape: tuple[int, int, int]) -> float:
-        """Tiles a second, with as many calls at once as there will be."""
+        """Tiles a second in batches of a shape."""
         function = self._compiled(shape)
         batch = import_tensorflow().constant(np.zeros((*shape, 1), np.float32))
 
         def call(_: object) -> None:
             function(batch).numpy()
 
-        with explain_exhaustion(), ThreadPoolExecutor(self._n_calls) as pool:
-            list(pool.map(call, range(self._n_calls)))  # the first is slower
-            n_calls, start_s = 0, time.perf_counter()
-            while time.perf_counter() - start_s < _MEASURED_S:
-                list(pool.map(call, range(2 * self._n_calls)))
-                n_calls += 2 * self._n_calls
-            return n_calls * shape[0] / (time.perf_counter() - start_s)
+        return shape[0] * measure_calls(call, self._n_calls)
 
     @property
     def not_finite(self) -> str:
