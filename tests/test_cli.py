@@ -176,6 +176,7 @@ def failing(call, monkeypatch, tmp_path):
         ),
         (OSError(5, "I/O error"), "I/O error"),
         (OSError("told in\nwords"), "told in words"),
+        (TimeoutError(), "TimeoutError"),
         (
             MemoryError("Unable to allocate 9 TiB"),
             "not enough memory (Unable to allocate 9 TiB); ask for less, or use a "

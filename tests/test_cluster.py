@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from distributed import Scheduler
+from distributed.process import AsyncProcess
 
 from nucleiseg import synthetic
 from nucleiseg.cluster import Workers, open_team
@@ -204,6 +205,23 @@ def test_gpus_of_a_job_are_dealt_out(tmp_path, granted, n_workers, dealt):
         CountRun(tmp_path), "plan", None, place, None, n_workers=n_workers, scratch=None
     )
     assert [crew._gpu(number) for number in range(n_workers)] == dealt
+
+
+def test_a_worker_that_goes_slowly_fails_no_run(tmp_path, monkeypatch, caplog):
+    with open_team(tmp_path, "", Workers(1, 1)) as team:
+        team._client.wait_for_workers(1, timeout=60)
+        (pid,) = team._client.run(os.getpid).values()
+
+        async def join(self, timeout=None):
+            raise TimeoutError
+
+        # As on a node that swaps.
+        monkeypatch.setattr(AsyncProcess, "join", join)
+    assert "killed, and is not gone yet" in caplog.text
+    deadline_s = time.monotonic() + 20
+    while Path(f"/proc/{pid}").exists() and time.monotonic() < deadline_s:
+        time.sleep(0.05)
+    assert not Path(f"/proc/{pid}").exists()
 
 
 def test_no_worker_outlives_its_crew_even_one_that_is_just_being_started(

@@ -86,7 +86,8 @@ def _explain(error: Exception) -> str:
         place = "" if error.filename is None else f"{error.filename}: "
         remedy = _REMEDIES.get(error.errno or 0, "check the path" if place else "")
         text = f"{place}{error.strerror}; {remedy}".removesuffix("; ")
-    return " ".join(text.splitlines())
+    # Never an empty line: a time that ran out says no more than its name.
+    return " ".join(text.splitlines()) or type(error).__name__
 
 
 @contextlib.contextmanager

@@ -66,6 +66,10 @@ class WatchingNanny(Nanny):  # type: ignore[misc]
             self._kill_now()
         try:
             await super().kill(timeout=timeout, reason=reason)
+        except TimeoutError:
+            # It was sent SIGKILL, and goes when the system has taken its memory back:
+            # on a machine under load after the run, which does not fail for that.
+            logger.warning("a worker process was killed, and is not gone yet")
         finally:
             self._is_ending_it = False
 
