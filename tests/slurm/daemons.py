@@ -6,6 +6,7 @@ import re
 import shutil
 import stat
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -73,6 +74,8 @@ def write_files(directory: Path, options: Options) -> None:
 def start_controller(directory: Path) -> None:
     """Start ``munged`` and ``slurmctld``."""
     _start(
+        directory,
+        "munged",
         "munged",
         "--force",
         f"--key-file={directory}/munge.key",
@@ -81,12 +84,12 @@ def start_controller(directory: Path) -> None:
         f"--log-file={directory}/munged.log",
         f"--seed-file={directory}/munge.seed",
     )
-    _start("slurmctld", "-f", f"{directory}/slurm.conf")
+    _start(directory, "slurmctld", "slurmctld", "-f", f"{directory}/slurm.conf")
 
 
 def start_node(directory: Path, name: str) -> None:
     """Start the ``slurmd`` of a node."""
-    _start("slurmd", "-N", name, "-f", f"{directory}/slurm.conf")
+    _start(directory, name, "slurmd", "-N", name, "-f", f"{directory}/slurm.conf")
 
 
 def is_running(directory: Path, name: str) -> bool:
@@ -117,7 +120,8 @@ def stop(directory: Path) -> None:
     shutil.rmtree(directory, ignore_errors=True)
 
 
-def _start(program: str, *arguments: str) -> None:
+def _start(directory: Path, name: str, program: str, *arguments: str) -> None:
+    """Start a daemon, and wait until its number is known: it may be killed by that."""
     answer = subprocess.run(
         [find_program(program) or program, *arguments],
         capture_output=True,
@@ -127,6 +131,11 @@ def _start(program: str, *arguments: str) -> None:
     )
     if answer.returncode != 0:
         raise RuntimeError(f"{program} did not start: {answer.stderr}")
+    deadline_s = time.monotonic() + 30
+    while not _daemon(directory, name):
+        if time.monotonic() > deadline_s:
+            raise RuntimeError(f"{program} started, and wrote no {name}.pid")
+        time.sleep(0.02)
 
 
 def _daemon(directory: Path, name: str) -> set[int]:
