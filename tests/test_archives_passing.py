@@ -1,5 +1,7 @@
 """Passes over npz members in a process of their own: what comes of them, and when."""
 
+import os
+import signal
 import sys
 from pathlib import Path
 
@@ -94,3 +96,13 @@ def test_it_ends_when_asked(member, apart):
         pass_members([member], n_threads=1, check=check)
     assert list_children() <= before
     assert read_note(member.folder, member.fingerprint, member.key) is None
+
+
+def test_one_that_is_killed_has_no_words_of_others(member, apart):
+    def check():
+        for pid in list_children() - before:
+            os.kill(int(pid), signal.SIGKILL)
+
+    before = list_children()
+    with pytest.raises(ArchiveError, match=r"ended with -9 \(it said nothing\)"):
+        pass_members([member], n_threads=1, check=check)

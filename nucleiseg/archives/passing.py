@@ -27,6 +27,10 @@ _APART_BYTES = 64 << 20
 _POLL_S = 0.2
 _REFUSED = 2
 
+# Not `-m`: Python would warn that the package has imported this module already, which
+# would be the last word of a process that was killed.
+_PROGRAM = f"import sys; from {__name__} import main; sys.exit(main())"
+
 
 @dataclass(frozen=True)
 class Member:
@@ -124,7 +128,7 @@ def _pass_apart(
         wanted.write(text)
         wanted.seek(0)
         process = subprocess.Popen(
-            [sys.executable, "-m", __name__, str(n_threads), str(os.getpid())],
+            [sys.executable, "-c", _PROGRAM, str(n_threads), str(os.getpid())],
             stdin=wanted,
             stdout=subprocess.PIPE,
             stderr=said,
@@ -187,7 +191,3 @@ def main() -> int:
         sys.stderr.write(f"{error}\n")
         return _REFUSED
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
