@@ -21,7 +21,7 @@ from nucleiseg.cluster import (
     record_submission,
     submit,
 )
-from nucleiseg.cluster.submission import is_alive
+from nucleiseg.cluster.sent import is_alive
 from nucleiseg.config import ClusterConfig
 from nucleiseg.errors import RunError
 from nucleiseg.runs import CountRun, Jobs

@@ -17,16 +17,15 @@ from nucleiseg.cluster.records import (
     read_run_state,
 )
 from nucleiseg.cluster.rendezvous import remove_keys
-from nucleiseg.cluster.submission import (
-    Batch,
+from nucleiseg.cluster.sbatch import Batch, make_sbatch_text
+from nucleiseg.cluster.sent import (
     Cluster,
     Submission,
     list_queued,
-    make_sbatch_text,
     read_submissions,
     record_submission,
-    submit,
 )
+from nucleiseg.cluster.submission import submit
 from nucleiseg.cluster.team import Team
 from nucleiseg.cluster.workers import Workers, expect_workers, plan_workers
 

@@ -12,7 +12,6 @@ again that died, and waits for a coordinator that is not there yet.
 """
 
 import asyncio
-import functools
 import logging
 import signal
 import socket
@@ -23,6 +22,7 @@ from typing import Literal
 from nucleiseg.cluster import slurm
 from nucleiseg.cluster.crew import Crew, private_scratch
 from nucleiseg.cluster.keeper import Keeper
+from nucleiseg.cluster.orders import Orders
 from nucleiseg.cluster.place import Place, Role
 from nucleiseg.cluster.records import (
     Record,
@@ -39,10 +39,6 @@ logger = logging.getLogger(__name__)
 
 Ending = Literal["ended", "left", "requeued", "held", "failed"]
 
-# Between the signal to end and SIGKILL a site leaves 30 s where nobody changed it.
-_GRACE_S = 20.0
-# Of the warning before the time limit, what is kept for requeueing and ending.
-_MARGIN_S = 10.0
 # Worker processes that die one after the other before they join: the node is broken.
 _MOST_FAILED_STARTS = 3
 _POLL_S = 1.0
@@ -80,8 +76,7 @@ class Element:
         self._role = role
         self._place = place
         self._settings = settings
-        self._warned = asyncio.Event()
-        self._told_to_end = asyncio.Event()
+        self._orders = Orders(place, settings.signal_delay_s)
         self._crew: Crew | None = None
         self._n_failed_starts = 0
         self._has_joined = False
@@ -101,14 +96,12 @@ class Element:
 
     async def lead(self) -> Ending:
         """Lead until the run is done, SLURM wants the node back, or nothing is left."""
-        loop = asyncio.get_running_loop()
-        loop.add_signal_handler(signal.SIGUSR2, self._warned.set)
-        loop.add_signal_handler(signal.SIGTERM, self._told_to_end.set)
+        self._orders.listen()
         self._recorder.say("starting")
         with private_scratch() as scratch:
             try:
                 ending = await self._work(scratch)
-                await self._finish_work(ending)
+                await self._finish_work()
             except NucleisegError as error:
                 logger.error("%s", error)
                 self._recorder.say(error=str(error))
@@ -131,43 +124,19 @@ class Element:
             if ending is not None:
                 return ending
             self._recorder.say_alive()
-            await self._pause()
+            await self._orders.wait(_POLL_S)
 
     def _must_end(self) -> Ending | None:
         """Whether somebody wants this job to end."""
         if is_cancelled(self._run.jobs):
             return "ended"
-        if self._warned.is_set():
-            return "requeued"
-        if self._told_to_end.is_set():
-            return self._ending_when_told
+        ending = self._orders.read()
+        if ending is not None:
+            return ending
         if self._role.coordinates:
             return None  # the coordinator's process says when all is done
         is_over = read_run_state(self._run.jobs) in _OVER
         return "ended" if is_over else None
-
-    @functools.cached_property
-    def _ending_when_told(self) -> Ending:
-        """What SIGTERM means: preempted, so that this job must ask to be requeued."""
-        if not self._place.is_slurm:
-            return "ended"
-        try:
-            return "requeued" if slurm.is_preempted(self._place.job_id) else "ended"
-        except RunError as error:
-            logger.warning("whether this is a preemption is unknown: %s", error)
-            return "ended"
-
-    async def _pause(self) -> None:
-        """Wait a little, or until a signal."""
-        signals = [
-            asyncio.ensure_future(event.wait())
-            for event in (self._warned, self._told_to_end)
-        ]
-        await asyncio.wait(
-            signals, timeout=_POLL_S, return_when=asyncio.FIRST_COMPLETED
-        )
-        for waiter in signals:
-            waiter.cancel()
 
     # --- workers ---
 
@@ -282,28 +251,22 @@ class Element:
 
     # --- the end ---
 
-    async def _finish_work(self, ending: Ending) -> None:
+    async def _finish_work(self) -> None:
         """Let all processes finish what they are at, as far as time allows."""
-        is_asked = self._warned.is_set() or self._told_to_end.is_set()
-        if not is_asked or is_cancelled(self._run.jobs):
+        if not self._orders.are_given or is_cancelled(self._run.jobs):
             return  # nothing is at hand, or nothing of it is wanted
-        limit_s = _GRACE_S
-        if self._warned.is_set():
-            limit_s = max(1.0, self._settings.signal_delay_s - _MARGIN_S)
+        deadline = self._orders.give_deadline()
         self._recorder.say("draining")
-        logger.info("finishing the shards at hand, for at most %.0f s", limit_s)
+        logger.info(
+            "finishing the shards at hand, for at most %.0f s", deadline.limit_s
+        )
         self._keeper.send_signal(STOP_SIGNAL)
         if self._crew is not None:
             self._crew.drain()
-        deadline_s = time.monotonic() + limit_s
-        while time.monotonic() < deadline_s:
+        while not deadline.is_over():
             crew_is_up = self._crew is not None and self._crew.is_up
             if not crew_is_up and not self._keeper.is_up:
                 return
-            if self._warned.is_set() and self._told_to_end.is_set():
-                # Warned first and then told to end: less time than was promised.
-                deadline_s = min(deadline_s, time.monotonic() + _GRACE_S)
-                self._warned.clear()
             await asyncio.sleep(0.1)
         logger.warning("not finished in time; those shards will be computed again")
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nucleiseg.cluster import Batch, CountJob, TrainJob, make_sbatch_text, submit
-from nucleiseg.cluster.submission import is_alive
+from nucleiseg.cluster.sent import is_alive
 from nucleiseg.config import ClusterConfig
 from nucleiseg.doctor.check import Check, ask, clean_environment, failed, passed
 from nucleiseg.doctor.controller import count_jobs
