@@ -93,15 +93,15 @@ def test_an_image_with_a_nan_fails_alone(model, tmp_path):
 
 
 def test_a_range_is_found_once_and_kept(slides, model, tmp_path, monkeypatch):
-    from nucleiseg.inference import large
+    from nucleiseg.inference import facts
 
     measured = []
-    measure = large._measure
+    measure = facts._measure
 
     def note(reader, image, settings):
         measured.append((reader.info.key, image))
         return measure(reader, image, settings)
 
-    monkeypatch.setattr(large, "_measure", note)
+    monkeypatch.setattr(facts, "_measure", note)
     count_here(slides[1:], model, tmp_path / "run", BLOCKS)
     assert measured == [("X", 0), ("X", 1)] * 2

@@ -13,6 +13,7 @@ from nucleiseg.quality import Calibration
 from nucleiseg.runs import CountRun
 from nucleiseg.shards import ArchiveRef, Block, Entry, Plan
 from nucleiseg.tables import (
+    BlockRow,
     find_missing,
     merge,
     read_partial,
@@ -83,7 +84,7 @@ def write(run, plan, shard, reason=None, calibration=None):
         calibration=calibration,
     ).to_bytes()
     payload = None if reason else summary
-    write_block_partial(run, plan, shard, payload, reason, compute=COMPUTE)
+    write_block_partial(run, plan, shard, BlockRow(payload, reason), compute=COMPUTE)
 
 
 @pytest.fixture
@@ -215,7 +216,7 @@ class TestMerge:
 
     def test_a_summary_of_another_version_is_refused(self, run):
         block = PLAN.shards[3]
-        write_block_partial(run, PLAN, block, b"version 0", None, compute=COMPUTE)
+        write_block_partial(run, PLAN, block, BlockRow(b"version 0"), compute=COMPUTE)
         with pytest.raises(RunError) as caught:
             merge_csv(run)
         message = str(caught.value)

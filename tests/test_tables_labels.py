@@ -21,6 +21,7 @@ from nucleiseg.labels import encode
 from nucleiseg.runs import CountRun
 from nucleiseg.shards import ArchiveRef, Block, Entry, Plan
 from nucleiseg.tables import (
+    BlockRow,
     ImageRow,
     label_images,
     merge,
@@ -122,16 +123,13 @@ def write(run, plan, shard):
             image_shape=LARGE,
             calibration=plan.calibration,
         )
-        write_block_partial(
-            run,
-            plan,
-            shard,
-            None if is_failed else summary.to_bytes(),
-            "broken" if is_failed else None,
-            compute=COMPUTE,
-            labels=None if is_failed else encode(labels),
-            nuclei=None if is_failed else nuclei.to_bytes() or None,
+        row = BlockRow(
+            summary.to_bytes(),
+            labels=encode(labels),
+            nuclei=nuclei.to_bytes() or None,
         )
+        row = BlockRow(None, "broken") if is_failed else row
+        write_block_partial(run, plan, shard, row, compute=COMPUTE)
         return
     rows = []
     for index in range(shard.start, shard.stop):
@@ -299,7 +297,7 @@ class TestParts:
         else:
             (row,) = read_partial(run, PLAN, shard).to_pylist()
             payload = row["payload"]
-            write_block_partial(run, PLAN, shard, payload, None, compute=COMPUTE)
+            write_block_partial(run, PLAN, shard, BlockRow(payload), compute=COMPUTE)
         with pytest.raises(RunError, match="no labels") as caught:
             merge_run(run)
         assert f"shard {shard.shard} " in str(caught.value)

@@ -15,7 +15,14 @@ from nucleiseg.errors import RunError
 from nucleiseg.quality import Calibration
 from nucleiseg.runs import CountRun
 from nucleiseg.shards import explain_difference
-from nucleiseg.tables import merge, nuclei, read_partial, read_rows, write_block_partial
+from nucleiseg.tables import (
+    BlockRow,
+    merge,
+    nuclei,
+    read_partial,
+    read_rows,
+    write_block_partial,
+)
 from nucleiseg.tables import write_partial as write_rows_of
 from nucleiseg.tables.output import RowWriter
 from tests.test_tables_labels import COMPUTE, find_shard, make_plan, make_run
@@ -220,8 +227,8 @@ class TestParts:
             message = r"image 3 has 0 nuclei, and \d+ were counted"
         else:
             (row,) = read_partial(run, PLAN, shard).to_pylist()
-            given = {"labels": row["labels"], "compute": COMPUTE}
-            write_block_partial(run, PLAN, shard, row["payload"], None, **given)
+            given = BlockRow(row["payload"], labels=row["labels"])
+            write_block_partial(run, PLAN, shard, given, compute=COMPUTE)
             message = r"a block has 0 nuclei, and \d+ labels"
         with pytest.raises(RunError, match=message) as caught:
             merge_run(run)

@@ -12,6 +12,7 @@ from nucleiseg.errors import RunError
 from nucleiseg.runs import CountRun
 from nucleiseg.shards import ArchiveRef, Block, Entry, Plan
 from nucleiseg.tables import (
+    BlockRow,
     find_done,
     find_missing,
     merge,
@@ -79,7 +80,9 @@ class TestFlippedBytes:
     def test_of_a_block(self, run):
         block = Entry(0, 0, "X", 0, 1, 90, 90, block=Block(0, 0, 90, 45))
         plan = Plan(ARCHIVES, (block,), {})
-        write_block_partial(run, plan, block, bytes(range(99)), None, compute=COMPUTE)
+        write_block_partial(
+            run, plan, block, BlockRow(bytes(range(99))), compute=COMPUTE
+        )
         messages = flip_each_byte(run.part(0), lambda: read_partial(run, plan, block))
         assert sum("have SHA-256" in message for message in messages) > 90
 

@@ -20,7 +20,7 @@ from nucleiseg.attempts import Attempts
 from nucleiseg.bundle import read_bundle
 from nucleiseg.config import InstancesConfig, load_config
 from nucleiseg.errors import ArchiveError, BundleError, RunError
-from nucleiseg.inference.large import ComputedBlock, find_facts, summarise_shard
+from nucleiseg.inference.large import BlockCounter
 from nucleiseg.inference.one_image import label_maps, predict_maps
 from nucleiseg.inference.parts import Parts
 from nucleiseg.inference.scales import Scales
@@ -32,6 +32,7 @@ from nucleiseg.memory import Returns
 from nucleiseg.runs import CountRun
 from nucleiseg.shards import DatasetShare, Entry, read_plan
 from nucleiseg.tables import (
+    BlockRow,
     ImageRow,
     read_partial,
     write_block_partial,
@@ -94,6 +95,9 @@ class Engine:
             labels=self.plan.has_labels,
             calibration=self.plan.calibration,
         )
+        self._blocks = BlockCounter(
+            run, self.plan, self._network, model.preprocess, self._instances
+        )
         self._sources = Sources(run, self.plan, self.config, n_threads=n_threads)
         self._scales = Scales(
             run,
@@ -154,50 +158,25 @@ class Engine:
         """Compute a block of a large image; where one fails, its image does."""
         times = StageTimes(n_images=shard.n_new_images)
         with times.running():
-            block: ComputedBlock | None = None
             reason = self._attempts.history(number).verdict(shard.start)
+            row = BlockRow(None, reason)
             if reason is None:
                 whole = (shard.start, shard.stop)
                 with self._attempts.attempt(number, whole, worker=self._worker):
                     try:
-                        block = self._summarise(shard)
+                        row = self._blocks.count(shard, self._sources.open(shard))
                     except ArchiveError as error:
-                        reason = error.reason
-            self._note_failures(number, int(reason is not None))
+                        row = BlockRow(None, error.reason)
+            is_failed = row.reason is not None
+            self._note_failures(number, int(is_failed))
             write_block_partial(
-                self.run,
-                self.plan,
-                shard,
-                None if block is None else block.summary.to_bytes(),
-                reason,
-                compute=self.compute.identity,
-                labels=None if block is None else block.labels,
-                nuclei=None if block is None else block.nuclei,
+                self.run, self.plan, shard, row, compute=self.compute.identity
             )
             self._attempts.clear(number)
-        n_failed = int(reason is not None and shard.is_first_block)
+        n_failed = int(is_failed and shard.is_first_block)
         return ShardResult(
             number, shard.n_new_images, n_failed, times.wall_s, False, times
         )
-
-    def _summarise(self, shard: Entry) -> ComputedBlock:
-        reader = self._sources.open(shard)
-        archive = self.plan.archives[shard.archive]
-        facts = find_facts(self.run, archive, shard, reader, self._preprocess)
-        try:
-            return summarise_shard(
-                self._network,
-                reader,
-                shard,
-                facts,
-                self._instances,
-                labels=self.plan.has_labels,
-                calibration=self.plan.calibration,
-            )
-        except ValueError as error:
-            if str(error) != "not finite":
-                raise
-            raise ArchiveError(self._network.not_finite) from error
 
     def _compute_all(self, number: int, shard: Entry) -> list[ImageRow]:
         """Compute a shard, whole or, where it killed or is known in part, in parts."""

@@ -1,6 +1,6 @@
 """Partial tables, and the one table they are merged into."""
 
-from nucleiseg.tables.blocks import write_block_partial
+from nucleiseg.tables.blocks import BlockRow, write_block_partial
 from nucleiseg.tables.merging import (
     TABLE,
     Merged,
@@ -19,6 +19,7 @@ from nucleiseg.tables.rows import ImageRow
 
 __all__ = [
     "TABLE",
+    "BlockRow",
     "ImageRow",
     "Merged",
     "TableFormat",

@@ -1,6 +1,7 @@
 """Partial tables of blocks, and the row of the image that they make up."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -33,16 +34,22 @@ def block_schema(plan: Plan) -> pa.Schema:
     return add_columns(BLOCK, plan)
 
 
+@dataclass(frozen=True)
+class BlockRow:
+    """What is kept of a block: what was found, or why nothing was."""
+
+    summary: bytes | None
+    """Of :meth:`nucleiseg.instances.BlockSummary.to_bytes`; None where it failed."""
+    reason: str | None = None
+    """Why it failed."""
+    labels: bytes | None = None
+    """Its packed label image, where one is made and it has any nucleus."""
+    nuclei: bytes | None = None
+    """Its packed nuclei, likewise; in the order of its labels."""
+
+
 def write_block_partial(
-    run: CountRun,
-    plan: Plan,
-    shard: Entry,
-    summary: bytes | None,
-    reason: str | None,
-    *,
-    compute: str,
-    labels: bytes | None = None,
-    nuclei: bytes | None = None,
+    run: CountRun, plan: Plan, shard: Entry, row: BlockRow, *, compute: str
 ) -> None:
     """Write the partial table of a block beside its name and rename it.
 
@@ -52,29 +59,22 @@ def write_block_partial(
     plan : Plan
     shard : Entry
         Of a block.
-    summary : bytes or None
-        Of :meth:`nucleiseg.instances.BlockSummary.to_bytes`; None where it failed.
-    reason : str or None
-        Why it failed.
+    row : BlockRow
     compute : str
         Identity of the compute setting it was made with.
-    labels : bytes or None
-        Its packed label image, where one is made and it has any nucleus.
-    nuclei : bytes or None
-        Its packed nuclei, likewise; in the order of its labels.
     """
     assert shard.shard is not None
     assert shard.block is not None
-    assert (summary is None) != (reason is None)
-    row = {
+    assert (row.summary is None) != (row.reason is None)
+    values = {
         "index": shard.start,
-        "status": "ok" if reason is None else "failed",
-        "reason": reason,
-        "payload": summary,
-        "labels": labels,
-        "nuclei": nuclei,
+        "status": "ok" if row.reason is None else "failed",
+        "reason": row.reason,
+        "payload": row.summary,
+        "labels": row.labels,
+        "nuclei": row.nuclei,
     }
-    table = pa.Table.from_pylist([row], schema=block_schema(plan))
+    table = pa.Table.from_pylist([values], schema=block_schema(plan))
     write_sealed(run.part(shard.shard), table, plan, shard, compute=compute)
 
 
