@@ -34,6 +34,10 @@ def import_tensorflow() -> ModuleType:
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
     if "tensorflow" in sys.modules:
         return sys.modules["tensorflow"]
+    # TensorFlow leaves oneDNN out on CPUs without AVX-512 VNNI. Measured on an AMD EPYC
+    # with AVX2 only: with it, U-Nets of 16 and 64 base filters predict 1.6 and 1.2
+    # times as many images a second, and take less memory.
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     try:
         with _without_chatter():
             return importlib.import_module("tensorflow")

@@ -46,12 +46,14 @@ def count_as_the_notebook(model: Path, archive: Path) -> dict[str, Any]:
     without the tracing of its first call. A normalisation, which the notebook does not
     have and these weights may need, is left out of the time.
     """
+    # As it ships: `import_tensorflow` switches oneDNN on where it does not.
+    import tensorflow
+
     info = read_bundle(model)
     network = load_network(info)
     with np.load(archive) as found:
         shape = found[KEY].shape[1:]
     network.predict(np.zeros((_KERAS_BATCH, *shape, 1), np.float32), verbose=0)
-    tensorflow = import_tensorflow()
 
     start_s = time.perf_counter()
     images = np.load(archive)[KEY]
