@@ -13,9 +13,8 @@ from numpy.typing import NDArray
 from nucleiseg.atomic import atomic_path
 from nucleiseg.labels import LabelDataset, LabelFile, decode, name_dataset
 from nucleiseg.shards import Entry, Plan
-from nucleiseg.tables.ahead import map_ahead
 from nucleiseg.tables.blocks import number_partials
-from nucleiseg.tables.reading import PartReader, group_blocks
+from nucleiseg.tables.reading import Group, PartReader
 from nucleiseg.tables.rows import LABELS
 
 Place = tuple[int, str]
@@ -44,8 +43,9 @@ def write_label_images(path: Path, parts: PartReader, *, highest: int) -> None:
     """
     plan = parts.plan
     tiled = _list_tiled(plan)
-    pieces = map_ahead(
-        _PieceReader(parts).read, group_blocks(plan.shards), size=parts.measure
+    pieces = (
+        _make_piece(parts, group)
+        for group in parts.read_groups(plan.shards, labels=True)
     )
     by_dataset = itertools.groupby(pieces, key=lambda piece: piece.place)
     with atomic_path(path) as temporary, LabelFile(temporary, highest) as file:
@@ -92,21 +92,14 @@ def _list_tiled(plan: Plan) -> set[Place]:
     return {(archive, blocks.datasets[key]) for archive, key in places.tolist()}
 
 
-class _PieceReader:
-    """Reads the labels of a shard, or how those of an image's blocks are joined."""
-
-    def __init__(self, parts: PartReader) -> None:
-        self._parts = parts
-
-    def read(self, group: Sequence[Entry]) -> _Piece:
-        if group[0].block is None:
-            partial = self._parts.read(group[0])
-            return _Piece(group, is_missing=partial is None, partial=partial)
-        partials = self._parts.read_counted(group)
-        if len(partials) < len(group):
-            return _Piece(group, is_missing=True)
-        numbers = self._parts.join(group, partials, number_partials)
-        return _Piece(group, numbers=numbers)
+def _make_piece(parts: PartReader, group: Group) -> _Piece:
+    """Take the labels of a shard, or find out how those of blocks are joined."""
+    if group.is_missing:
+        return _Piece(group.entries, is_missing=True)
+    if group.entries[0].block is None:
+        return _Piece(group.entries, partial=group.partials[0])
+    numbers = parts.join(group.entries, group.partials, number_partials)
+    return _Piece(group.entries, numbers=numbers)
 
 
 class _DatasetWriter:

@@ -2,7 +2,7 @@
 
 import contextlib
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -15,13 +15,12 @@ from nucleiseg.errors import RunError
 from nucleiseg.quality import FLAGS
 from nucleiseg.runs import CountRun
 from nucleiseg.shards import Entry, Plan
-from nucleiseg.tables.ahead import map_ahead
 from nucleiseg.tables.blocks import join_partials
 from nucleiseg.tables.label_images import write_label_images
 from nucleiseg.tables.nuclei import FoundNuclei, NucleusFile, find_nuclei
 from nucleiseg.tables.output import regroup, write_csv, write_parquet
 from nucleiseg.tables.parts import refuse_surplus
-from nucleiseg.tables.reading import PartReader, group_blocks
+from nucleiseg.tables.reading import Group, PartReader
 from nucleiseg.tables.rows import QUALITY, ROWS, make_table
 
 TableFormat = Literal["csv", "parquet", "notebook"]
@@ -104,8 +103,8 @@ def merge(
     refuse_surplus(run, plan)
     path = run.table(table_format, incomplete=incomplete)
     parts = PartReader(run, plan, compute, incomplete=incomplete)
-    reader, counter = _PieceReader(parts), _Counter()
-    pieces = map_ahead(reader.read, group_blocks(plan.entries), size=parts.measure)
+    maker, counter = _PieceMaker(parts), _Counter()
+    pieces = map(maker.make, parts.read_groups(plan.entries))
     nuclei: NucleusFile | None = None
     if plan.has_nuclei:
         name = run.nuclei(table_format, incomplete=incomplete)
@@ -178,29 +177,29 @@ def _pass_on(pieces: Iterator[_Piece], nuclei: NucleusFile | None) -> Iterator[A
             yield piece.table
 
 
-class _PieceReader:
-    """Reads the rows of one shard, or of all blocks of one image."""
+class _PieceMaker:
+    """Makes the rows of one shard, or of all blocks of one image."""
 
     def __init__(self, parts: PartReader) -> None:
         self._parts = parts
 
-    def read(self, group: Sequence[Entry]) -> _Piece:
-        first = group[0]
+    def make(self, group: Group) -> _Piece:
+        entries, partials = group.entries, group.partials
+        first = entries[0]
         if first.shard is None:
             return _Piece(self._complete(first, _list_unreadable(first)), 1)
-        partials = self._parts.read_counted(group)
-        if len(partials) < len(group):
-            return _Piece(None, n_missing=len(group) - len(partials))
+        if group.is_missing:
+            return _Piece(None, n_missing=len(entries) - len(partials))
         rows = partials[0]
         if first.block is not None:
             join = functools.partial(
                 join_partials, calibration=self._parts.plan.calibration
             )
-            row = self._parts.join(group, partials, join)
+            row = self._parts.join(entries, partials, join)
             rows = make_table([row], ROWS)
         found = None
         if self._parts.plan.has_nuclei:
-            found = find_nuclei(self._parts, group, partials)
+            found = find_nuclei(self._parts, entries, partials)
         return _Piece(self._complete(first, rows), found=found)
 
     def _complete(self, entry: Entry, rows: pa.Table) -> pa.Table:

@@ -10,7 +10,7 @@ from nucleiseg.runs import CountRun
 from nucleiseg.shards import Entry, Plan
 from nucleiseg.tables.blocks import block_schema
 from nucleiseg.tables.rows import ROWS, ImageRow, add_columns, make_table
-from nucleiseg.tables.sealed import read_sealed, write_sealed
+from nucleiseg.tables.sealed import read_content, unseal, write_sealed
 
 
 def write_partial(
@@ -50,19 +50,50 @@ def read_partial(
     Returns
     -------
     Table or None
+        See :func:`unpack_partial`.
+
+    Raises
+    ------
+    RunError
+        See :func:`unpack_partial`.
+    """
+    content = fetch_partial(run, shard)
+    if content is None:
+        return None
+    return unpack_partial(run, plan, shard, content, compute=compute)
+
+
+def fetch_partial(run: CountRun, shard: Entry) -> bytes | None:
+    """Read the bytes of a shard's partial table; None where there is none yet.
+
+    Raises
+    ------
+    RunError
+        They cannot be read.
+    """
+    assert shard.shard is not None
+    return read_content(run.part(shard.shard))
+
+
+def unpack_partial(
+    run: CountRun, plan: Plan, shard: Entry, content: bytes, *, compute: str | None
+) -> pa.Table:
+    """Make a table of the bytes of a shard's partial table.
+
+    Returns
+    -------
+    Table
         A row an image; of a block, one row with `status`, `reason` and its summary.
         With `labels` and `nuclei`, where label images are made.
 
     Raises
     ------
     RunError
-        The file is damaged, or belongs to another plan, shard or compute setting.
+        They are damaged, or belong to another plan, shard or compute setting.
     """
     assert shard.shard is not None
     schema = _rows_schema(plan) if shard.block is None else block_schema(plan)
-    sealed = read_sealed(run.part(shard.shard), schema)
-    if sealed is None:
-        return None
+    sealed = unseal(run.part(shard.shard), content, schema)
     sealed.check_stamps(plan, shard, compute)
     sealed.check_range(shard)
     sealed.check_content()
@@ -83,9 +114,10 @@ def read_rows(
         setting.
     """
     rows_schema = _rows_schema(plan)
-    sealed = read_sealed(path, rows_schema, block_schema(plan))
-    if sealed is None:
+    content = read_content(path)
+    if content is None:
         raise RunError(f"partial table {path} is gone; run the same command again")
+    sealed = unseal(path, content, rows_schema, block_schema(plan))
     sealed.check_stamps(plan, shard, compute)
     sealed.check_content()
     return {

@@ -1,6 +1,7 @@
 """Partial tables read for merging: shard by shard, or all blocks of an image."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -10,7 +11,8 @@ from nucleiseg.config import InstancesConfig
 from nucleiseg.errors import RunError
 from nucleiseg.runs import CountRun
 from nucleiseg.shards import Entry, Plan
-from nucleiseg.tables.partial import read_partial
+from nucleiseg.tables.ahead import map_ahead
+from nucleiseg.tables.partial import fetch_partial, unpack_partial
 from nucleiseg.tables.rows import LABELS
 
 Result = TypeVar("Result")
@@ -20,16 +22,17 @@ Join = Callable[[Sequence[Entry], Sequence[pa.Table], InstancesConfig], Result]
 _LABELLED_PIXELS = 2**13
 
 
-def group_blocks(entries: Iterable[Entry]) -> Iterator[list[Entry]]:
-    """Entries one by one, but the blocks of one image together."""
-    group: list[Entry] = []
-    for entry in entries:
-        if group and (entry.block is None or entry.is_first_block):
-            yield group
-            group = []
-        group.append(entry)
-    if group:
-        yield group
+@dataclass(frozen=True)
+class Group:
+    """A shard, or all blocks of one image, with the partial tables that are there."""
+
+    entries: list[Entry]
+    partials: list[pa.Table]
+
+    @property
+    def is_missing(self) -> bool:
+        """Whether any partial table is."""
+        return len(self.partials) < len(self.entries)
 
 
 class PartReader:
@@ -66,28 +69,64 @@ class PartReader:
         RunError
             It is missing, damaged or another run's.
         """
-        partial = read_partial(self._run, self.plan, shard, compute=self._compute)
-        if partial is None and not self._incomplete:
-            assert shard.shard is not None
-            raise RunError(
-                f"shard {shard.shard} ({self.plan.describe(shard)}) has no partial "
-                f"table {self._run.part(shard.shard)}; run the same command again to "
-                "compute it"
-            )
-        return partial
+        return self._unpack(shard, fetch_partial(self._run, shard))
 
-    def read_counted(self, group: Sequence[Entry]) -> list[pa.Table]:
-        """Read the partial tables of a group that are there, without label images."""
-        partials = []
-        for shard in group:
-            partial = self.read(shard)
+    def _unpack(self, shard: Entry, content: bytes | None) -> pa.Table | None:
+        if content is not None:
+            return unpack_partial(
+                self._run, self.plan, shard, content, compute=self._compute
+            )
+        if self._incomplete:
+            return None
+        assert shard.shard is not None
+        raise RunError(
+            f"shard {shard.shard} ({self.plan.describe(shard)}) has no partial "
+            f"table {self._run.part(shard.shard)}; run the same command again to "
+            "compute it"
+        )
+
+    def read_groups(
+        self, entries: Iterable[Entry], *, labels: bool = False
+    ) -> Iterator[Group]:
+        """Read partial tables, those of the blocks of one image together.
+
+        Files are read ahead by threads, and made sense of by this one: several would
+        wait for each other, Python running one at a time (2.4 instead of 1.4 ms a
+        table, of 100 rows).
+
+        Parameters
+        ----------
+        entries : iterable of Entry
+            Those that are no shards have no partial tables.
+        labels : bool
+            Whether label images are wanted, of shards of whole images; those of all
+            blocks of an image would not fit into memory.
+
+        Raises
+        ------
+        RunError
+            One is missing, damaged or another run's.
+        """
+        group = Group([], [])
+        for entry, content in map_ahead(self._fetch, entries, size=self._measure):
+            if group.entries and (entry.block is None or entry.is_first_block):
+                yield group
+                group = Group([], [])
+            group.entries.append(entry)
+            partial = None
+            if entry.shard is not None:
+                partial = self._unpack(entry, content)
             if partial is None:
                 continue
-            if self.plan.has_labels:
-                # Those of all blocks of an image would not fit into memory.
+            if self.plan.has_labels and not (labels and entry.block is None):
                 partial = partial.drop_columns(LABELS.name)
-            partials.append(partial)
-        return partials
+            group.partials.append(partial)
+        if group.entries:
+            yield group
+
+    def _fetch(self, entry: Entry) -> tuple[Entry, bytes | None]:
+        is_shard = entry.shard is not None
+        return entry, fetch_partial(self._run, entry) if is_shard else None
 
     def join(
         self, blocks: Sequence[Entry], partials: Sequence[pa.Table], join: Join[Result]
@@ -127,12 +166,11 @@ class PartReader:
             "the same command again"
         )
 
-    def measure(self, group: Sequence[Entry]) -> int:
-        """Size of what reading a group takes, for :func:`map_ahead`: in rows."""
-        n_rows = sum(entry.n_images for entry in group)
+    def _measure(self, entry: Entry) -> int:
+        """Size of what reading an entry takes, in rows."""
         if not self.plan.has_labels:
-            return n_rows
-        return n_rows + sum(map(_count_pixels, group)) // _LABELLED_PIXELS
+            return entry.n_images
+        return entry.n_images + _count_pixels(entry) // _LABELLED_PIXELS
 
 
 def _count_pixels(entry: Entry) -> int:
