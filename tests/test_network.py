@@ -1,5 +1,8 @@
 """What a worker finds out about its network by trying, and how it says what failed."""
 
+import platform
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -114,3 +117,32 @@ def test_what_another_worker_measured_is_taken_over(network):
     assert network.bind(found)
     assert network.batch_shape(SHAPE) == found.batch_shape(SHAPE)
     assert not network.bind(replace(found, tile_px=128))
+
+
+class TestOneDnn:
+    """TensorFlow by itself leaves it out on CPUs without AVX-512 VNNI."""
+
+    SCRIPT = """\
+import os
+from nucleiseg.devices import import_tensorflow
+import_tensorflow()
+from tensorflow.python.util._pywrap_util_port import IsMklEnabled
+print(os.environ["TF_ENABLE_ONEDNN_OPTS"], IsMklEnabled())
+"""
+
+    def run(self, monkeypatch, wanted):
+        monkeypatch.delenv("TF_ENABLE_ONEDNN_OPTS", raising=False)
+        if wanted is not None:
+            monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", wanted)
+        command = [sys.executable, "-c", self.SCRIPT]
+        answer = subprocess.run(command, capture_output=True, text=True, check=True)
+        return answer.stdout.split()
+
+    @pytest.mark.skipif(
+        platform.machine() != "x86_64", reason="TensorFlow for x86 has oneDNN"
+    )
+    def test_is_used(self, monkeypatch):
+        assert self.run(monkeypatch, None) == ["1", "True"]
+
+    def test_a_user_may_do_without(self, monkeypatch):
+        assert self.run(monkeypatch, "0")[0] == "0"

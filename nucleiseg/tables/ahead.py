@@ -1,15 +1,14 @@
 """Reading ahead in threads, in order, with bounded memory."""
 
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 # Small files on a network file system are waited for, not computed.
-_N_THREADS = 4
+_N_THREADS = 8
 # How far ahead: so many items, or fewer that are so large in all.
 _MOST_ITEMS = 64
 _MOST_SIZE = 2**17
@@ -23,6 +22,10 @@ def map_ahead(
 ) -> Iterator[Result]:
     """Apply a function to items in threads, and give the results in order.
 
+    A handful of items, and then the next one only when all of them are taken: threads
+    that read while the caller computes would wait for it at every step, and it for
+    them (2.5 ms a partial table instead of 1.4).
+
     Parameters
     ----------
     function : callable
@@ -35,22 +38,22 @@ def map_ahead(
     Exception
         The first, in order, that the function raised.
     """
-    waiting: deque[tuple[Future[Result], int]] = deque()
-    total = 0
     with ThreadPoolExecutor(_N_THREADS) as pool:
-        try:
-            for item in items:
-                length = size(item)
-                while waiting and (
-                    len(waiting) >= _MOST_ITEMS or total + length > _MOST_SIZE
-                ):
-                    future, done = waiting.popleft()
-                    total -= done
-                    yield future.result()
-                waiting.append((pool.submit(function, item), length))
-                total += length
-            while waiting:
-                yield waiting.popleft()[0].result()
-        finally:
-            # Where the first one failed, the others need not be read.
-            pool.shutdown(wait=False, cancel_futures=True)
+        for handful in _take_handfuls(items, size):
+            yield from list(pool.map(function, handful))
+
+
+def _take_handfuls(
+    items: Iterable[Item], size: Callable[[Item], int]
+) -> Iterator[list[Item]]:
+    handful: list[Item] = []
+    total = 0
+    for item in items:
+        length = size(item)
+        if handful and (len(handful) == _MOST_ITEMS or total + length > _MOST_SIZE):
+            yield handful
+            handful, total = [], 0
+        handful.append(item)
+        total += length
+    if handful:
+        yield handful
