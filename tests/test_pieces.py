@@ -57,6 +57,14 @@ def test_first_pieces_are_small_so_that_the_network_need_not_wait():
     assert sum(sizes) == 500
 
 
+def test_last_pieces_are_small_so_that_little_is_left_to_label():
+    pieces = list(divide(7, 507, image_pixels=128 * 128, multiple=16))
+    sizes = [last - first for first, last in pieces]
+    assert sizes[-5:] == [64, 32, 16, 16, 4]
+    # Whole batches, but for the last.
+    assert all(size % 16 == 0 for size in sizes[:-1])
+
+
 @given(
     sizes=st.lists(st.integers(1, 9), max_size=8),
     n_tiles=st.integers(2, 7),

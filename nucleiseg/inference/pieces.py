@@ -52,7 +52,8 @@ def divide(
         Pixels of each.
     multiple : int
         Images of a batch: pieces hold whole batches, which then need no copying. The
-        first ones hold few, so that the network need not wait for a large one.
+        first ones hold few, so that the network need not wait for a large one, and so
+        do the last ones: what they hold is labelled when the network is done.
     """
     size = max(1, _PIECE_PIXELS // image_pixels)
     size = (
@@ -62,8 +63,10 @@ def divide(
     )
     step = min(size, multiple)
     while start < stop:
-        yield start, min(start + step, stop)
-        start += step
+        half = (stop - start) // 2
+        taken = min(step, max(multiple, half - half % multiple))
+        yield start, min(start + taken, stop)
+        start += taken
         step = size if 2 * step > size else 2 * step
 
 

@@ -16,8 +16,11 @@ from nucleiseg.tiling import Tiling
 _PIXELS = {"gpu": 2**37, "cpu": 2**29}
 # Below this, starting a shard (ledger, partial table, opening its archive) shows.
 _LEAST_PIXELS = 2**20
-# Shards a worker, at least, so that all of them end at about the same time.
+# Shards a worker, at least, so that all of them end at about the same time; of a worker
+# that is alone, so that not much is lost when it ends early. At the end of each its
+# cores stand still for some hundredths of a second.
 _SHARDS_PER_WORKER = 6
+_SHARDS_OF_ONE = 4
 # A worker keeps the label images of a shard until it is done: 0.04 bytes a pixel,
 # packed, and three times as many while they are written.
 _MOST_LABELLED_PIXELS = 2**30
@@ -93,13 +96,14 @@ def choose_pixels(
     -------
     int
         One to three minutes of work on a GPU, seconds to minutes on a CPU, or less
-        where workers would get fewer than six shards each, but no less than 2**20;
-        with labels no more than 2**30.
+        where workers would get fewer than six shards each, or one that is alone four,
+        but no less than 2**20; with labels no more than 2**30.
     """
     wished = _PIXELS["gpu" if device == "gpu" else "cpu"] // base_filters
     if labels:
         wished = min(wished, _MOST_LABELLED_PIXELS)
-    share = n_pixels // (_SHARDS_PER_WORKER * max(1, n_workers))
+    n_shards = _SHARDS_PER_WORKER * n_workers if n_workers > 1 else _SHARDS_OF_ONE
+    share = n_pixels // n_shards
     return max(_LEAST_PIXELS, min(wished, share))
 
 
