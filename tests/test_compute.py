@@ -1,7 +1,9 @@
 """The compute setting: chosen once, and refused where it cannot be met."""
 
 import errno
+import hashlib
 import json
+import platform
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -69,6 +71,33 @@ def test_float32_goes_on_anywhere(tmp_path, monkeypatch):
     chosen = choose(tmp_path, "float32")
     pretend(monkeypatch)
     assert choose(tmp_path, "float32") == chosen
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="oneDNN is chosen on x86")
+@pytest.mark.parametrize(("first", "later"), [("1", "0"), ("0", "1")])
+def test_kernels_bind_all_workers(tmp_path, monkeypatch, first, later):
+    monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", first)
+    chosen = choose(tmp_path)
+    assert choose(tmp_path) == chosen
+    assert chosen.onednn == (first == "1")
+    monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", later)
+    with pytest.raises(RunError, match=f"set TF_ENABLE_ONEDNN_OPTS={first}"):
+        choose(tmp_path)
+
+
+def test_a_run_of_an_earlier_version_goes_on(tmp_path):
+    chosen = choose(tmp_path)
+    path = CountRun(tmp_path).compute
+    values = json.loads(path.read_text())
+    del values["onednn"]
+    path.write_text(json.dumps(values))
+    before = choose(tmp_path)
+    assert before == replace(chosen, onednn=None)
+    text = json.dumps(values, sort_keys=True)
+    assert before.identity == hashlib.sha256(text.encode()).hexdigest()[:16]
+    # Where it is noted, tables made with and without it are told apart.
+    noted = [replace(chosen, onednn=with_it).identity for with_it in (True, False)]
+    assert len({before.identity, *noted}) == 3
 
 
 def test_who_comes_first_measures_for_all(tmp_path, monkeypatch):

@@ -27,29 +27,22 @@ def make_orders(*, is_slurm):
     return Orders(place, SIGNAL_DELAY_S)
 
 
-def receive(*numbers, is_slurm=True):
-    """Orders of a job that was sent signals, one after the other."""
+def receive(number, *, is_slurm=True):
+    """Orders of a job that was sent a signal."""
 
     async def listen():
         given = make_orders(is_slurm=is_slurm)
         given.listen()
         try:
-            for number in numbers:
-                os.kill(os.getpid(), number)
-                # At once, or this test would take a minute.
-                await given.wait(60.0)
+            os.kill(os.getpid(), number)
+            # At once, or this test would take a minute.
+            await given.wait(60.0)
         finally:
-            for number in (signal.SIGUSR2, signal.SIGTERM):
-                asyncio.get_running_loop().remove_signal_handler(number)
+            for heard in (signal.SIGUSR2, signal.SIGTERM):
+                asyncio.get_running_loop().remove_signal_handler(heard)
         return given
 
     return asyncio.run(listen())
-
-
-@pytest.fixture
-def preempted(monkeypatch):
-    """Have SLURM say of any job that it is preempted."""
-    monkeypatch.setattr(slurm, "is_preempted", lambda job_id: True)
 
 
 def test_without_a_signal_a_job_goes_on():
@@ -93,11 +86,12 @@ def test_sigterm_ends_a_job_where_slurm_does_not_say_why(monkeypatch):
     assert receive(signal.SIGTERM).read() == "ended"
 
 
-def test_slurm_is_not_asked_where_there_is_none(preempted):
+def test_slurm_is_not_asked_where_there_is_none(monkeypatch):
+    monkeypatch.setattr(slurm, "is_preempted", lambda job_id: True)
     assert receive(signal.SIGTERM, is_slurm=False).read() == "ended"
 
 
-def test_told_to_end_after_a_warning_leaves_less_time(monkeypatch, preempted):
+def test_told_to_end_after_a_warning_leaves_less_time(monkeypatch):
     now_s = 1000.0
     monkeypatch.setattr(orders.time, "monotonic", lambda: now_s)
 
@@ -121,7 +115,7 @@ def test_told_to_end_after_a_warning_leaves_less_time(monkeypatch, preempted):
     assert asyncio.run(play()) == [False, False, False, False, True]
 
 
-def test_told_to_end_does_not_put_a_deadline_off(monkeypatch, preempted):
+def test_told_to_end_does_not_put_a_deadline_off(monkeypatch):
     now_s = 0.0
     monkeypatch.setattr(orders.time, "monotonic", lambda: now_s)
     given = make_orders(is_slurm=True)

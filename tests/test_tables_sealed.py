@@ -22,7 +22,7 @@ from nucleiseg.tables import (
     write_partial,
     write_rows,
 )
-from nucleiseg.tables.ahead import map_ahead
+from nucleiseg.tables.handfuls import map_by_handfuls
 from nucleiseg.tables.sealed import hash_values
 from tests.test_tables import COMPUTE, compute, make_plan, make_row
 
@@ -281,13 +281,15 @@ class TestListing:
         assert len(find_missing(run, plan)) == 1_000_000
 
 
-class TestReadingAhead:
+class TestHandfuls:
     def test_in_order(self):
         items = list(range(500))
-        assert list(map_ahead(str, items, size=lambda _: 1)) == list(map(str, items))
+        assert list(map_by_handfuls(str, items, size=lambda _: 1)) == list(
+            map(str, items)
+        )
 
     def test_nothing(self):
-        assert list(map_ahead(str, [], size=lambda _: 1)) == []
+        assert list(map_by_handfuls(str, [], size=lambda _: 1)) == []
 
     @pytest.mark.parametrize("size", [1, 2**15, 2**17, 2**30])
     def test_no_further_than_memory_allows(self, size):
@@ -298,7 +300,7 @@ class TestReadingAhead:
                 taken.append(number)
                 yield number
 
-        results = map_ahead(str, items(), size=lambda _: size)
+        results = map_by_handfuls(str, items(), size=lambda _: size)
         assert next(results) == "0"
         assert len(taken) <= max(1, min(64, 2**17 // size)) + 1
         assert len(list(results)) == 299
@@ -312,7 +314,7 @@ class TestReadingAhead:
                 raise RunError(f"shard {number}")
             return number
 
-        results = map_ahead(fail, range(10_000), size=lambda _: 1)
+        results = map_by_handfuls(fail, range(10_000), size=lambda _: 1)
         with pytest.raises(RunError, match="shard 10"):
             list(results)
         assert len(begun) < 200

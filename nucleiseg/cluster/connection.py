@@ -37,12 +37,11 @@ SETTINGS = {
     # Nobody sees dask's own profile, for which it looks at all threads 100 times a
     # second: 2 % of the processor's time.
     "distributed.worker.profile.enabled": False,
-    # Nor how quickly each of its parts answers, 50 times a second, and what the disks
-    # and the network of the node do: as much again.
+    # Nor how quickly each of its parts answers, 50 times a second, and what disks and
+    # network of the node do, twice a second: 7 % of a core.
     "distributed.admin.tick.interval": "1s",
     "distributed.admin.system-monitor.interval": "10s",
     "distributed.admin.system-monitor.disk": False,
-    "distributed.worker.memory.monitor-interval": "500ms",
     # Read when a worker process starts, before it knows anything else. Failures of
     # shards reach us as results; the rest is noise of closing.
     "distributed.nanny.pre-spawn-environ.DASK_LOGGING__DISTRIBUTED": "critical",

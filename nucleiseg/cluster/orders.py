@@ -90,13 +90,13 @@ class Deadline:
         self.limit_s = _GRACE_S
         if warned.is_set():
             self.limit_s = max(1.0, signal_delay_s - _MARGIN_S)
-        self._was_only_warned = warned.is_set()
+        self._may_shorten = warned.is_set()
         self._end_s = time.monotonic() + self.limit_s
 
     def is_over(self) -> bool:
         """Whether the time is up."""
-        if self._was_only_warned and self._told_to_end.is_set():
+        if self._may_shorten and self._told_to_end.is_set():
             # Warned first and then told to end: less time than was promised.
             self._end_s = min(self._end_s, time.monotonic() + _GRACE_S)
-            self._was_only_warned = False
+            self._may_shorten = False
         return time.monotonic() >= self._end_s

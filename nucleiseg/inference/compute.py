@@ -13,7 +13,7 @@ from typing import Literal
 
 from nucleiseg.atomic import publish_json, read_json
 from nucleiseg.config import InferenceConfig
-from nucleiseg.devices import find_device, find_precision, required
+from nucleiseg.devices import find_device, find_precision, required, uses_onednn
 from nucleiseg.errors import RunError
 from nucleiseg.runs import CountRun
 
@@ -47,6 +47,8 @@ class Compute:
     """Feature of the device that the precision was chosen for, as `amx_bf16`."""
     xla: bool = False
     """Whether XLA compiles the network."""
+    onednn: bool | None = None
+    """Whether a CPU computes with oneDNN; None: not noted, or nothing to choose."""
 
     def batch_shape(self, tile_shape: tuple[int, int]) -> tuple[int, int, int]:
         """Tiles, height and width of a batch; a last one that is smaller is padded.
@@ -66,7 +68,11 @@ class Compute:
     @property
     def identity(self) -> str:
         """Short hash that partial tables carry."""
-        text = json.dumps(asdict(self), sort_keys=True)
+        values = asdict(self)
+        if self.onednn is None:
+            # As of runs that were begun before it was noted.
+            del values["onednn"]
+        text = json.dumps(values, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -101,6 +107,7 @@ def choose_compute(
             context_px=settings.context_px,
             requires=required(precision, device),
             xla=bool(settings.xla),
+            onednn=uses_onednn() if device == "cpu" else None,
         )
         if measure is None:
             publish_json(run.compute, asdict(wanted))
@@ -117,6 +124,12 @@ def choose_compute(
         )
     if compute.device == "gpu":
         find_device("gpu")
+    elif compute.onednn not in (None, uses_onednn()):
+        raise RunError(
+            f"run {run.root} computes {'with' if compute.onednn else 'without'} "
+            "oneDNN, and this process would do otherwise; set TF_ENABLE_ONEDNN_OPTS="
+            f"{int(compute.onednn or 0)}, or use another --run"
+        )
     _refuse_other_device(run, compute)
     return compute
 

@@ -78,7 +78,7 @@ def merge(
 ) -> Merged:
     """Merge the partial tables of all shards, in the plan's order.
 
-    Memory does not grow with the number of images: a few tables are read ahead. Where
+    Memory does not grow with the number of images: a few tables are read at once. Where
     label images are made, too, their file and the table of nuclei are there before the
     table is.
 

@@ -11,7 +11,7 @@ from nucleiseg.config import InstancesConfig
 from nucleiseg.errors import RunError
 from nucleiseg.runs import CountRun
 from nucleiseg.shards import Entry, Plan
-from nucleiseg.tables.ahead import map_ahead
+from nucleiseg.tables.handfuls import map_by_handfuls
 from nucleiseg.tables.partial import fetch_partial, unpack_partial
 from nucleiseg.tables.rows import LABELS
 
@@ -31,8 +31,9 @@ class Group:
 
     @property
     def is_missing(self) -> bool:
-        """Whether any partial table is."""
-        return len(self.partials) < len(self.entries)
+        """Whether any partial table is; an input that is no shard has none."""
+        n_shards = sum(entry.shard is not None for entry in self.entries)
+        return len(self.partials) < n_shards
 
 
 class PartReader:
@@ -90,8 +91,8 @@ class PartReader:
     ) -> Iterator[Group]:
         """Read partial tables, those of the blocks of one image together.
 
-        Files are read ahead by threads, and made sense of by this one: Python runs one
-        at a time, so that several would only wait for each other.
+        Files are read by threads, a handful at once, and made sense of by this one:
+        Python runs one at a time, so that several would only wait for each other.
 
         Parameters
         ----------
@@ -107,7 +108,7 @@ class PartReader:
             One is missing, damaged or another run's.
         """
         group = Group([], [])
-        for entry, content in map_ahead(self._fetch, entries, size=self._measure):
+        for entry, content in map_by_handfuls(self._fetch, entries, size=self._measure):
             if group.entries and (entry.block is None or entry.is_first_block):
                 yield group
                 group = Group([], [])

@@ -9,6 +9,7 @@ from nucleiseg.devices import (
     find_models,
     find_precision,
     import_tensorflow,
+    uses_onednn,
 )
 from nucleiseg.errors import RunError
 from nucleiseg.runs import TrainRun
@@ -21,6 +22,7 @@ _NAMES = {
     "xla": "training.xla",
     "deterministic": "training.deterministic",
     "model": "the device's model",
+    "onednn": "oneDNN",
     "tensorflow": "TensorFlow",
     "keras": "Keras",
 }
@@ -40,6 +42,8 @@ class Circumstances:
     deterministic: bool | None = None
     model: str | None = None
     """Of the CPU or the GPUs: libraries choose other kernels for another one."""
+    onednn: bool | None = None
+    """Whether a CPU computes with oneDNN."""
 
 
 def find_circumstances(config: Config, replicas: Replicas) -> Circumstances:
@@ -62,6 +66,7 @@ def find_circumstances(config: Config, replicas: Replicas) -> Circumstances:
         xla=training.xla,
         deterministic=training.deterministic,
         model=", ".join(dict.fromkeys(models)),
+        onednn=uses_onednn() if replicas.device == "cpu" else None,
     )
 
 
