@@ -14,7 +14,7 @@ from nucleiseg.tiling import Tiling
 
 BLOCKS = {"shards": {"block_pixels": 200 * 300}}
 # Pixels of a block of an image that has more than those.
-BLOCK = 200 * 300 * 3 // 4
+BLOCK = int(200 * 300 * 0.66)
 SMALL_TILES = {"inference": {"tile_px": 96, "context_px": 16}}
 
 
