@@ -31,7 +31,7 @@ _MOST_LABELLED_PIXELS = 2**30
 _ROUND_IMAGES = 64
 # How large a block is, of the largest image that is not cut: so that it takes as much
 # memory as that one, though what lies around it is read and predicted, too. Blocks of
-# three quarters took 8 % more (30,000 against 4,000 px a side, `jobs.benchmark memory`).
+# three quarters took 8 % more (30,000 against 4,000 px a side), of two thirds 3 %.
 _BLOCK_SHARE = 0.66
 # How much longer than wished a shard may get so that it holds a whole chunk.
 _MOST_GROWTH = 8
