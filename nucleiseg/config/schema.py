@@ -200,7 +200,7 @@ class ShardsConfig(Section):
     """Pixels a shard, about; unset: one to three minutes of work on a GPU, 2**29 over
     the model's base filters on a CPU, and several shards a worker."""
     block_pixels: int = Field(default=2**24, ge=1)
-    """Images with more pixels are counted in blocks of about three quarters of that."""
+    """Images with more pixels are counted in blocks of about two thirds of that."""
     index: str | None = None
     """Folder of the seek points of deflated npz members, kept for other runs on the
     same archives; unset: the run's own, `RUN/index`."""
