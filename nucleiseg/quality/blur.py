@@ -10,6 +10,7 @@ so the ratio of two bands says what s is, whatever the edges' height and number.
 adds to each band a known multiple of its variance, which is taken off.
 """
 
+import functools
 import math
 
 import numpy as np
@@ -56,9 +57,15 @@ def estimate_blur(measures: Measures) -> float | None:
     middle = middle - _MIDDLE_NOISE * variance
     if middle <= 0:
         return None
-    ratios = _edge_energy(0) / _edge_energy(1)
+    return float(np.interp(fine / middle, *_find_ratios()))
+
+
+@functools.cache
+def _find_ratios() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Find what edges of each blur have as ratio of the bands' energies."""
     # Ratios fall with the blur, and interpolation wants them to rise.
-    return float(np.interp(fine / middle, ratios[::-1], _BLURS_PX[::-1]))
+    ratios = _edge_energy(0) / _edge_energy(1)
+    return ratios[::-1], _BLURS_PX[::-1]
 
 
 def _edge_energy(band: int) -> NDArray[np.float64]:

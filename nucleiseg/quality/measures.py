@@ -121,6 +121,8 @@ def measure_image(
     n_strips = -(-image.size // _PIXELS_AT_ONCE)
     height = -(-image.shape[0] // n_strips)
     n_strips = -(-image.shape[0] // max(height, LEAST_SIDE_PX))
+    if n_strips == 1:
+        return _measure_part(image, inside)
     edges = [image.shape[0] * number // n_strips for number in range(n_strips + 1)]
     return sum(
         (
