@@ -10,7 +10,7 @@ from nucleiseg.errors import RunError
 from nucleiseg.monitoring import read_status
 from nucleiseg.runs import CountRun
 from nucleiseg.shards import ArchiveRef, Block, Entry, Plan, write_plan
-from nucleiseg.tables import BlockRow, write_block_partial, write_partial
+from nucleiseg.tables import BlockRow, tabulate, write_block_partial, write_partial
 from tests.test_tables import make_row
 
 ARCHIVES = (ArchiveRef("/data/a.npz", "a.npz", "0123"),)
@@ -68,7 +68,7 @@ def do(run, plan, *numbers):
         shard = plan.shards[number]
         if shard.block is None:
             rows = [make_row("X", i) for i in range(shard.start, shard.stop)]
-            write_partial(run, plan, shard, rows, compute="c")
+            write_partial(run, plan, shard, tabulate(rows, plan), compute="c")
         else:
             write_block_partial(run, plan, shard, BlockRow(b""), compute="c")
 

@@ -269,12 +269,14 @@ class TestRetry:
         """Of a shard with one failed image, that image alone is computed again."""
         plan = read_plan(run.plan)
         from nucleiseg.inference import read_compute
-        from nucleiseg.tables import ImageRow, read_rows, write_partial
+        from nucleiseg.tables import ImageRow, read_rows, tabulate, write_partial
 
         compute = read_compute(run).identity
         rows = read_rows(run.part(1), plan, plan.shards[1], compute=compute)
         marked = [ImageRow(3, None, "it was ill"), rows[4], rows[5]]
-        write_partial(run, plan, plan.shards[1], marked, compute=compute)
+        write_partial(
+            run, plan, plan.shards[1], tabulate(marked, plan), compute=compute
+        )
         run.failures.mkdir(exist_ok=True)
         write_json(run.failure(1), {"n_failed": 1})
 

@@ -12,7 +12,7 @@ from nucleiseg.cli import main
 from nucleiseg.config import Config, InferenceConfig, PreprocessConfig, load_config
 from nucleiseg.counting import count, prepare
 from nucleiseg.errors import BundleError, RunError
-from nucleiseg.inference import DatasetScale, engine, read_scales
+from nucleiseg.inference import DatasetScale, engine, get_engine, read_scales
 from nucleiseg.inference.compute import Compute
 from nucleiseg.inference.network import TiledNetwork
 from nucleiseg.inference.scale_records import (
@@ -159,7 +159,7 @@ class TestCount:
         for number in (0, 2):
             run.part(number).unlink()
         run.table("csv").unlink()
-        engine.get_engine.cache_clear()
+        get_engine.cache_clear()
         monkeypatch.setattr("nucleiseg.inference.scales.estimate_diameter", pytest.fail)
         count_here([f"{archive[0]}:c"], model, run.root, "shards.images=1")
         assert run.table("csv").read_bytes() == table

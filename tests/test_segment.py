@@ -25,7 +25,7 @@ from nucleiseg.evaluation import evaluate
 from nucleiseg.inference import read_compute
 from nucleiseg.runs import CountRun
 from nucleiseg.shards import read_plan
-from nucleiseg.tables import ImageRow, label_images, read_rows, write_partial
+from nucleiseg.tables import ImageRow, label_images, read_rows, tabulate, write_partial
 from tests.conftest import REPOSITORY, run_nucleiseg
 from tests.test_counting import find_workers, wait_for_parts
 from tests.test_instances_block_labels import assert_same_nuclei
@@ -311,7 +311,7 @@ class TestGoingOn:
             ImageRow(index, None, "it was ill") if index in (3, 4) else row
             for index, row in rows.items()
         ]
-        write_partial(run, plan, shard, marked, compute=compute)
+        write_partial(run, plan, shard, tabulate(marked, plan), compute=compute)
         run.failures.mkdir(exist_ok=True)
         write_json(run.failure(1), {"n_failed": 2})
         # 2, and the one that fails for good.

@@ -20,9 +20,11 @@ from nucleiseg.tables import (
     merging,
     read_partial,
     read_rows,
+    tabulate,
     write_partial,
     write_rows,
 )
+from nucleiseg.tables.rows import ROWS
 
 FORMATS = "csv", "parquet", "notebook"
 COMPUTE = "float32, 8x128x128"
@@ -76,7 +78,7 @@ def compute(run, plan, shards=None, compute_setting=COMPUTE):
     run.parts.mkdir(parents=True, exist_ok=True)
     for shard in plan.shards if shards is None else shards:
         rows = [make_row(shard.dataset, i) for i in range(shard.start, shard.stop)]
-        write_partial(run, plan, shard, rows, compute=compute_setting)
+        write_partial(run, plan, shard, tabulate(rows, plan), compute=compute_setting)
 
 
 @pytest.fixture
@@ -196,8 +198,10 @@ class TestContent:
         empty = ImageSummary(0, 0.0, None, 0, 0.125, None, "empty")
         first, second = plan.shards
         rows = [ImageRow(0, summary), ImageRow(1, None, 'broken, "really"')]
-        write_partial(run, plan, first, rows, compute=COMPUTE)
-        write_partial(run, plan, second, [ImageRow(0, empty)], compute=COMPUTE)
+        write_partial(run, plan, first, tabulate(rows, plan), compute=COMPUTE)
+        write_partial(
+            run, plan, second, tabulate([ImageRow(0, empty)], plan), compute=COMPUTE
+        )
         path = merge(run, plan, "csv", compute=COMPUTE).path
         assert path == run.table("csv")
         assert path.read_bytes().decode() == (
@@ -311,7 +315,7 @@ class TestNotebookFormat:
                 ImageRow(i, ImageSummary(counts[i], 0.1, 2.0, 0, 0.0, 0.9))
                 for i in range(shard.start, shard.stop)
             ]
-            write_partial(run, plan, shard, rows, compute=COMPUTE)
+            write_partial(run, plan, shard, tabulate(rows, plan), compute=COMPUTE)
         found = merge(run, plan, "notebook", compute=COMPUTE).path
         expected = tmp_path / "expected.csv"
         frame = pd.DataFrame({"index": range(5), "count": counts})
@@ -437,7 +441,9 @@ class TestRefusals:
     )
     def test_images_not_each_once(self, computed, change):
         path = computed.part(1)
-        pq.write_table(change(pq.read_table(path)), path)
+        table = change(pq.read_table(path))
+        shard = self.PLAN.shards[1]
+        write_partial(computed, self.PLAN, shard, table, compute=COMPUTE)
         message = refuse(computed, self.PLAN)
         assert f"{path} does not hold images 4 to 7, each once" in message
 
@@ -477,7 +483,7 @@ class TestPartials:
     def test_all_images_failed(self, run):
         plan = make_plan(("X", 3))
         rows = [ImageRow(i, None, "broken") for i in range(3)]
-        write_partial(run, plan, plan.shards[0], rows, compute=COMPUTE)
+        write_partial(run, plan, plan.shards[0], tabulate(rows, plan), compute=COMPUTE)
         merged = merge(run, plan, "csv", compute=COMPUTE)
         assert (merged.n_images, merged.n_failed, merged.n_nuclei) == (3, 3, 0)
 
@@ -528,6 +534,32 @@ class TestRows:
         other = make_plan(("X", 13), shard_images=12)
         with pytest.raises(RunError, match="belongs to another plan"):
             read_rows(self.path, other, other.shards[0], compute=COMPUTE)
+
+
+class TestTabulate:
+    PLAN = make_plan(("X", 5000), shard_images=5000)
+
+    def test_of_more_rows_than_are_kept_at_a_time(self):
+        rows = [make_row("X", index) for index in range(2500)]
+        table = tabulate(iter(rows), self.PLAN)
+        assert [ImageRow.from_dict(row) for row in table.to_pylist()] == rows
+
+    def test_takes_rows_only_as_far_as_it_has_made_a_table_of_those_before(self):
+        seen = []
+
+        def come():
+            for index in range(5000):
+                seen.append(pa.total_allocated_bytes())
+                yield make_row("X", index)
+
+        tabulate(come(), self.PLAN)
+        # The table of the first 2,000 is there before the last 1,000 are made.
+        assert seen[4000] - seen[0] > 2000 * 50
+
+    def test_of_no_rows(self):
+        table = tabulate([], self.PLAN)
+        assert table.num_rows == 0
+        assert table.schema.equals(ROWS)
 
 
 class TestIncomplete:

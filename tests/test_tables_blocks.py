@@ -18,6 +18,7 @@ from nucleiseg.tables import (
     merge,
     read_partial,
     read_rows,
+    tabulate,
     write_block_partial,
     write_partial,
     write_rows,
@@ -69,7 +70,7 @@ PLAN = make_plan()
 def write(run, plan, shard, reason=None, calibration=None):
     if shard.block is None:
         rows = [make_row(shard.dataset, i) for i in range(shard.start, shard.stop)]
-        write_partial(run, plan, shard, rows, compute=COMPUTE)
+        write_partial(run, plan, shard, tabulate(rows, plan), compute=COMPUTE)
         return
     image, maps = draw(shard.start)
     core = shard.block.core

@@ -27,6 +27,7 @@ from nucleiseg.tables import (
     merge,
     read_partial,
     read_rows,
+    tabulate,
     write_block_partial,
     write_partial,
 )
@@ -139,7 +140,7 @@ def write(run, plan, shard):
         packed = nuclei.to_bytes() or None
         row = ImageRow(index, summary, labels=encode(labels), nuclei=packed)
         rows.append(ImageRow(index, None, "NaN") if fails(shard, index) else row)
-    write_partial(run, plan, shard, rows, compute=COMPUTE)
+    write_partial(run, plan, shard, tabulate(rows, plan), compute=COMPUTE)
 
 
 def make_run(folder, plan=PLAN):
@@ -257,7 +258,7 @@ class TestParts:
             index % 4 == 0 for index in rows
         ]
         before = run.part(shard.shard).read_bytes()
-        write_partial(run, PLAN, shard, list(rows.values()), compute=COMPUTE)
+        write_partial(run, PLAN, shard, tabulate(rows.values(), PLAN), compute=COMPUTE)
         assert run.part(shard.shard).read_bytes() == before
 
     def test_every_damaged_byte_is_noticed(self, run):
@@ -293,7 +294,7 @@ class TestParts:
         if shard.block is None:
             rows = read_rows(run.part(shard.shard), PLAN, shard, compute=COMPUTE)
             bare = [dataclasses.replace(r, labels=None) for r in rows.values()]
-            write_partial(run, PLAN, shard, bare, compute=COMPUTE)
+            write_partial(run, PLAN, shard, tabulate(bare, PLAN), compute=COMPUTE)
         else:
             (row,) = read_partial(run, PLAN, shard).to_pylist()
             payload = row["payload"]

@@ -21,6 +21,7 @@ from nucleiseg.tables import (
     nuclei,
     read_partial,
     read_rows,
+    tabulate,
     write_block_partial,
 )
 from nucleiseg.tables import write_partial as write_rows_of
@@ -188,7 +189,7 @@ class TestParts:
         rows = read_rows(run.part(shard.shard), PLAN, shard, compute=COMPUTE)
         assert any(row.nuclei for row in rows.values())
         before = run.part(shard.shard).read_bytes()
-        write_rows_of(run, PLAN, shard, list(rows.values()), compute=COMPUTE)
+        write_rows_of(run, PLAN, shard, tabulate(rows.values(), PLAN), compute=COMPUTE)
         assert run.part(shard.shard).read_bytes() == before
 
     @pytest.mark.parametrize("key", ["X", "/wells/large"])
@@ -223,7 +224,7 @@ class TestParts:
         if shard.block is None:
             rows = read_rows(run.part(shard.shard), PLAN, shard, compute=COMPUTE)
             bare = [dataclasses.replace(r, nuclei=None) for r in rows.values()]
-            write_rows_of(run, PLAN, shard, bare, compute=COMPUTE)
+            write_rows_of(run, PLAN, shard, tabulate(bare, PLAN), compute=COMPUTE)
             message = r"image 3 has 0 nuclei, and \d+ were counted"
         else:
             (row,) = read_partial(run, PLAN, shard).to_pylist()

@@ -18,6 +18,7 @@ from nucleiseg.tables import (
     merge,
     read_partial,
     read_rows,
+    tabulate,
     write_block_partial,
     write_partial,
     write_rows,
@@ -276,7 +277,11 @@ class TestListing:
         shards = [Entry(0, n, "X", n, n + 1, 8, 8) for n in range(1_000_001)]
         plan = Plan(ARCHIVES, shards, {})
         write_partial(
-            run, plan, plan.shards[-1], [make_row("X", 1_000_000)], compute=COMPUTE
+            run,
+            plan,
+            plan.shards[-1],
+            tabulate([make_row("X", 1_000_000)], plan),
+            compute=COMPUTE,
         )
         assert len(find_missing(run, plan)) == 1_000_000
 

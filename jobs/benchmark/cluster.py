@@ -27,7 +27,7 @@ from nucleiseg.config import Config
 from nucleiseg.inference import ShardResult
 from nucleiseg.runs import CountRun
 from nucleiseg.shards import ArchiveRef, Entry, Plan, write_plan
-from nucleiseg.tables import ImageRow, write_partial
+from nucleiseg.tables import ImageRow, tabulate, write_partial
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -178,6 +178,6 @@ def measure_disk(folder: Path, n_shards: int = 200) -> float:
         attempts.history(entry.shard)
         with attempts.attempt(entry.shard, (entry.start, entry.stop), worker="w"):
             rows = [ImageRow(entry.start, None, "empty")]
-        write_partial(run, plan, entry, rows, compute="c")
+        write_partial(run, plan, entry, tabulate(rows, plan), compute="c")
         attempts.clear(entry.shard)
     return 1000 * (time.perf_counter() - start_s) / n_shards

@@ -25,7 +25,7 @@ from nucleiseg.instances import ImageSummary
 from nucleiseg.monitoring import CountStatus, read_status
 from nucleiseg.runs import Bundle, CountRun
 from nucleiseg.shards import make_plan, read_plan, write_plan
-from nucleiseg.tables import ImageRow, find_missing, merge, write_partial
+from nucleiseg.tables import ImageRow, find_missing, merge, tabulate, write_partial
 
 _COMPUTE = "benchmark"
 _SIDE_PX = 8
@@ -158,7 +158,7 @@ def _write_partials(options: argparse.Namespace) -> None:
                 range(shard.start, shard.stop), counts, shares, strict=True
             )
         ]
-        write_partial(run, plan, shard, rows, compute=_COMPUTE)
+        write_partial(run, plan, shard, tabulate(rows, plan), compute=_COMPUTE)
 
 
 def _read_status(options: argparse.Namespace) -> None:

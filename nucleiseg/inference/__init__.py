@@ -1,8 +1,9 @@
 """The worker's side of a count run: shard in, partial table out."""
 
 from nucleiseg.inference.compute import Compute, choose_compute, read_compute
-from nucleiseg.inference.engine import Engine, ShardResult, compute_shard, get_engine
+from nucleiseg.inference.engine import Engine, ShardResult
 from nucleiseg.inference.pictures import draw_pictures
+from nucleiseg.inference.process import compute_shard, get_engine
 from nucleiseg.inference.scale_records import DatasetScale, read_scales
 from nucleiseg.inference.scales import find_scale
 from nucleiseg.inference.sources import find_index

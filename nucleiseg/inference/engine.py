@@ -1,17 +1,17 @@
-"""One worker process: the network, loaded once, and shards going through it."""
+"""A worker's network, and shards that go through it."""
 
 import contextlib
 import dataclasses
-import functools
 import os
 import socket
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from nucleiseg.archives import Reader
@@ -19,7 +19,7 @@ from nucleiseg.atomic import create_private, read_json, write_json
 from nucleiseg.attempts import Attempts
 from nucleiseg.bundle import read_bundle
 from nucleiseg.config import InstancesConfig, load_config
-from nucleiseg.errors import ArchiveError, BundleError, RunError
+from nucleiseg.errors import ArchiveError, BundleError
 from nucleiseg.inference.large import BlockCounter
 from nucleiseg.inference.one_image import label_maps, predict_maps
 from nucleiseg.inference.parts import Parts
@@ -35,6 +35,7 @@ from nucleiseg.tables import (
     BlockRow,
     ImageRow,
     read_partial,
+    tabulate,
     write_block_partial,
     write_partial,
 )
@@ -133,8 +134,7 @@ class Engine:
         self._times.clear()
         there = read_partial(self.run, self.plan, shard, compute=self.compute.identity)
         if there is not None:
-            n_failed = there.column("status").to_pylist().count("failed")
-            return ShardResult(number, shard.n_images, n_failed, 0.0, True)
+            return ShardResult(number, shard.n_images, _count_failed(there), 0.0, True)
         # Before any attempt: a pass that kills its worker is no image's fault, and
         # images that are looked at for the scale are others.
         with contextlib.suppress(ArchiveError):
@@ -142,16 +142,16 @@ class Engine:
             self._scales.find(shard)
         if shard.block is not None:
             return self._compute_block(number, shard)
-        rows = self._compute_all(number, shard)
-        n_failed = sum(row.summary is None for row in rows)
+        table = self._compute_all(number, shard)
+        n_failed = _count_failed(table)
         self._note_failures(number, n_failed)
-        write_partial(self.run, self.plan, shard, rows, compute=self.compute.identity)
+        write_partial(self.run, self.plan, shard, table, compute=self.compute.identity)
         self._attempts.clear(number)
         times = StageTimes()
         for part in self._times:
             times.add(part)
         return ShardResult(
-            number, len(rows), n_failed, time.monotonic() - start_s, False, times
+            number, shard.n_images, n_failed, time.monotonic() - start_s, False, times
         )
 
     def _compute_block(self, number: int, shard: Entry) -> ShardResult:
@@ -178,22 +178,21 @@ class Engine:
             number, shard.n_new_images, n_failed, times.wall_s, False, times
         )
 
-    def _compute_all(self, number: int, shard: Entry) -> list[ImageRow]:
+    def _compute_all(self, number: int, shard: Entry) -> pa.Table:
         """Compute a shard, whole or, where it killed or is known in part, in parts."""
 
         def compute_rows(start: int, stop: int) -> list[ImageRow]:
-            return self._compute_rows(
-                dataclasses.replace(shard, start=start, stop=stop)
-            )
+            part = dataclasses.replace(shard, start=start, stop=stop)
+            return list(self._compute_rows(part))
 
         if self._attempts.history(number).is_clean() and not self._attempts.rows_files(
             number
         ):
             whole = (shard.start, shard.stop)
             with self._attempts.attempt(number, whole, worker=self._worker):
-                return compute_rows(*whole)
+                return tabulate(self._compute_rows(shard), self.plan)
         parts = Parts(self.run, self.plan, self.compute.identity, self._worker)
-        return parts.compute_shard(shard, compute_rows)
+        return tabulate(parts.compute_shard(shard, compute_rows), self.plan)
 
     def _note_failures(self, number: int, n_failed: int) -> None:
         """Leave a note beside a partial table with failures, or take it away.
@@ -254,53 +253,24 @@ class Engine:
     def _open_dataset(self, archive: int, dataset: str) -> Reader:
         return self._sources.open_anew(self.plan.archives[archive], dataset)
 
-    def _compute_rows(self, shard: Entry) -> list[ImageRow]:
+    def _compute_rows(self, shard: Entry) -> Iterator[ImageRow]:
         try:
             reader = self._sources.open(shard)
         except ArchiveError as error:
-            return [
-                ImageRow(index, None, error.reason)
-                for index in range(shard.start, shard.stop)
-            ]
+            for index in range(shard.start, shard.stop):
+                yield ImageRow(index, None, error.reason)
+            return
         times = StageTimes(n_images=shard.n_images)
         self._times.append(times)
         scale = self._scales.find(shard)
-        rows = list(self._stream.count(shard, reader, times, scale=scale))
+        yield from self._stream.count(shard, reader, times, scale=scale)
         if shard.stop == reader.info.n_images:
             self._sources.close()
-        return rows
 
     def close(self) -> None:
         """Close the archive that is open."""
         self._sources.close()
 
 
-@functools.lru_cache(maxsize=1)
-def get_engine(root: Path, plan: str, n_threads: int) -> Engine:
-    """Get the engine of this process: the network is loaded once.
-
-    Parameters
-    ----------
-    root : Path
-        The run directory.
-    plan : str
-        Identity of the plan that is to be computed.
-    n_threads : int
-
-    Raises
-    ------
-    RunError
-        Another command has planned the directory anew.
-    """
-    engine = Engine(CountRun(root), n_threads=n_threads)
-    if engine.plan.identity != plan:
-        raise RunError(
-            f"{root} was planned anew by another command; use another --run for one of "
-            "the two"
-        )
-    return engine
-
-
-def compute_shard(root: Path, plan: str, number: int, n_threads: int) -> ShardResult:
-    """Compute a shard in a worker process, which keeps its network between calls."""
-    return get_engine(root, plan, n_threads).compute_shard(number)
+def _count_failed(table: pa.Table) -> int:
+    return int(table.column("status").to_pylist().count("failed"))

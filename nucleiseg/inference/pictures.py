@@ -7,7 +7,7 @@ from typing import Any
 
 from nucleiseg.atomic import create_private
 from nucleiseg.errors import ArchiveError, IncompleteError
-from nucleiseg.inference.engine import get_engine
+from nucleiseg.inference.process import get_engine
 from nucleiseg.report import save_montage, save_prediction, save_soft_prediction
 
 logger = logging.getLogger(__name__)

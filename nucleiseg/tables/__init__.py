@@ -15,7 +15,7 @@ from nucleiseg.tables.partial import (
     write_rows,
 )
 from nucleiseg.tables.parts import find_done, find_missing
-from nucleiseg.tables.rows import ImageRow
+from nucleiseg.tables.rows import ImageRow, tabulate
 
 __all__ = [
     "TABLE",
@@ -29,6 +29,7 @@ __all__ = [
     "merge",
     "read_partial",
     "read_rows",
+    "tabulate",
     "write_block_partial",
     "write_partial",
     "write_rows",

@@ -9,12 +9,12 @@ from nucleiseg.errors import RunError
 from nucleiseg.runs import CountRun
 from nucleiseg.shards import Entry, Plan
 from nucleiseg.tables.blocks import block_schema
-from nucleiseg.tables.rows import ROWS, ImageRow, add_columns, make_table
+from nucleiseg.tables.rows import ROWS, ImageRow, add_columns, tabulate
 from nucleiseg.tables.sealed import read_content, unseal, write_sealed
 
 
 def write_partial(
-    run: CountRun, plan: Plan, shard: Entry, rows: Sequence[ImageRow], *, compute: str
+    run: CountRun, plan: Plan, shard: Entry, table: pa.Table, *, compute: str
 ) -> None:
     """Write a shard's partial table beside its name and rename it.
 
@@ -24,22 +24,21 @@ def write_partial(
     plan : Plan
     shard : Entry
         Of whole images; for a block see :func:`write_block_partial`.
-    rows : sequence of ImageRow
-        One an image, in order.
+    table : Table
+        A row an image, in order; see :func:`tabulate`.
     compute : str
         Identity of the compute setting it was made with.
     """
     assert shard.shard is not None
     assert shard.block is None
-    write_rows(run.part(shard.shard), plan, shard, rows, compute=compute)
+    write_sealed(run.part(shard.shard), table, plan, shard, compute=compute)
 
 
 def write_rows(
     path: Path, plan: Plan, shard: Entry, rows: Sequence[ImageRow], *, compute: str
 ) -> None:
-    """Write rows of a shard under any name, as :func:`write_partial` does."""
-    table = make_table(rows, _rows_schema(plan))
-    write_sealed(path, table, plan, shard, compute=compute)
+    """Write rows of some of a shard's images under any name."""
+    write_sealed(path, tabulate(rows, plan), plan, shard, compute=compute)
 
 
 def read_partial(
