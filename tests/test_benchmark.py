@@ -463,8 +463,9 @@ class TestOnLittle:
         )
 
     def test_input(self, tmp_path):
+        folder = tmp_path / "new"
         table, rows = run_benchmark(
-            *("input", "--folder", tmp_path, "--images", 32, 64, "--memory-mb", 1),
+            *("input", "--folder", folder, "--images", 32, 64, "--memory-mb", 1),
             *("--formats", "deflated"),
         )
         assert len(table) == 1 + len(rows)
@@ -477,7 +478,7 @@ class TestOnLittle:
             assert row["images_per_s"] > 0
             assert row["pass_images_per_s"] > 0
             assert abs(row["growth"]) < 0.5
-        assert not list(tmp_path.iterdir())
+        assert not list(folder.iterdir())
 
     def test_input_that_fits_into_memory_is_refused(self, capsys):
         assert main(["input", "--trained", "--images", "8"]) == 2

@@ -39,6 +39,7 @@ from jobs.benchmark.measuring import (
     run_apart,
     say,
     warn_if_busy,
+    work_in,
 )
 from nucleiseg import synthetic
 from nucleiseg.config import AugmentationConfig, load_config
@@ -141,7 +142,7 @@ def measure(
     rows: list[dict[str, Any]] = []
     for n_images in options.images:
         say(f"{form}: {n_images:,} images{', augmented' if is_changed else ''}")
-        with tempfile.TemporaryDirectory(prefix="input-", dir=options.folder) as place:
+        with work_in(options.folder, "input-") as place:
             archive = write_archive(Path(place), n_images, form)
             make = _train if options.trained else _read
             found, ran = zip(

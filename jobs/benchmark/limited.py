@@ -13,14 +13,13 @@ import itertools
 import json
 import resource
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import h5py
 
 from jobs.benchmark.input import IMAGE_BYTES, SIDE_PX, draw
-from jobs.benchmark.measuring import run_apart, say
+from jobs.benchmark.measuring import run_apart, say, work_in
 from nucleiseg.config import load_config
 from nucleiseg.errors import StoppedError
 from nucleiseg.runs import TrainRun
@@ -35,7 +34,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     """Write an archive of three times the limit, and train from it under the limit."""
     n_images = _TIMES * options.limit_mb * 10**6 // IMAGE_BYTES + 1
     say(f"training within {options.limit_mb} MB from {n_images:,} images")
-    with tempfile.TemporaryDirectory(prefix="limit-", dir=options.folder) as place:
+    with work_in(options.folder, "limit-") as place:
         archive = Path(place) / "train.h5"
         _write_archive(archive, n_images)
         command = [sys.executable, "-m", "jobs.benchmark", "input", "--within"]

@@ -144,6 +144,22 @@ def _list_gpus() -> list[str]:
     return answer.stdout.split("\n")[:-1] if answer.returncode == 0 else []
 
 
+def work_in(
+    folder: Path | None, prefix: str = "nucleiseg-benchmark-"
+) -> "tempfile.TemporaryDirectory[str]":
+    """Make a folder that goes afterwards, within another, which is made where needed.
+
+    Parameters
+    ----------
+    folder : Path or None
+        As `--folder` names it; None: where the system keeps temporary files.
+    prefix : str
+    """
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+    return tempfile.TemporaryDirectory(prefix=prefix, dir=folder)
+
+
 def warn_if_busy(machine: dict[str, Any]) -> None:
     """Say where others were at work too: rates then follow them, not what is measured.
 

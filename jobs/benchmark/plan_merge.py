@@ -11,7 +11,6 @@ import argparse
 import json
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from jobs.benchmark.measuring import work_in
 from nucleiseg.bundle import BundleInfo, read_bundle, write_info
 from nucleiseg.config import Config
 from nucleiseg.instances import ImageSummary
@@ -45,11 +45,7 @@ def run(options: argparse.Namespace) -> int:
     if options.step is not None:
         print(json.dumps(measure_step(options)))
         return 0
-    if options.folder is not None:
-        options.folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(
-        prefix="nucleiseg-benchmark-", dir=options.folder
-    ) as folder:
+    with work_in(options.folder) as folder:
         write_archives(Path(folder), options.images, options.archives)
         steps = [measure_apart(options, Path(folder), step) for step in _STEPS]
     print(

@@ -14,7 +14,6 @@ import shutil
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 import zipfile
 from collections.abc import Iterator
@@ -24,6 +23,7 @@ from typing import Any
 import h5py
 import numpy as np
 
+from jobs.benchmark.measuring import work_in
 from nucleiseg import archives, synthetic
 from nucleiseg.archives.index import find_points
 
@@ -60,9 +60,7 @@ def run(options: argparse.Namespace) -> int:
         return 0
     found = []
     for dtype in _DTYPES:
-        with tempfile.TemporaryDirectory(
-            prefix="nucleiseg-benchmark-", dir=options.folder
-        ) as folder:
+        with work_in(options.folder) as folder:
             write_archives(Path(folder), options.images, np.dtype(dtype))
             found.append(measure(Path(folder), dtype, options))
     for facts in found:
