@@ -14,7 +14,7 @@ import h5py
 import numpy as np
 import pytest
 
-from jobs.benchmark import agreement, archives, maps, measuring, scales
+from jobs.benchmark import agreement, archives, counted, maps, measuring, scales
 from jobs.benchmark.__main__ import main
 from jobs.benchmark.cluster_options import OPTIONS, add_arguments
 from jobs.benchmark.spoiling import Field
@@ -388,6 +388,17 @@ class TestOnLittle:
         answer = start_benchmark("scales", "--model", model)
         assert answer.returncode == 1
         assert "use a model with preprocess.diameter_px" in answer.stderr
+
+    def test_batch_of_a_count(self, model, tmp_path):
+        crops = archives.find_crops(32)
+        archive = archives.make_stack(tmp_path, crops, 64, form="stored", dtype="uint8")
+        root = tmp_path / "run"
+        setting = "inference.batch_size=3"
+        assert counted.find_batch(archive, model, root, [setting]) == 3
+        # Whoever finds it leaves nothing running.
+        assert not list((root / "attempts" / "running").glob("*"))
+        with pytest.raises(RuntimeError, match=r"failed: .*there\.npz"):
+            counted.find_batch(tmp_path / "there.npz", model, tmp_path / "other")
 
     def test_count(self, model, tmp_path):
         table, (row,) = run_benchmark(

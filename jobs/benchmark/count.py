@@ -29,8 +29,8 @@ from jobs.benchmark.comparison import Case, Notebook, print_rows, summarise
 from jobs.benchmark.measuring import describe_machine, say, warn_if_busy
 from jobs.benchmark.models import add_material, find_models, open_folder
 
-# From so many images of 128x128 on a count measures its batch shape.
-_MEASURED_IMAGES = 4096
+# A count of so many measures its batch shape.
+_MEASURED_PIXELS = 2**26
 _FEWEST_IMAGES = 256
 _NOTEBOOK_TRIAL = 64
 
@@ -44,11 +44,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--images",
         type=int,
-        default=_MEASURED_IMAGES,
-        help="at most (%(default)s); fewer where they would take longer than --seconds",
+        default=4096,
+        help="at most (%(default)s); fewer where the notebook's way would take longer "
+        "than --seconds",
     )
     parser.add_argument(
-        "--seconds", type=float, default=25, help="of a measurement (%(default)s)"
+        "--seconds", type=float, default=50, help="of a measurement (%(default)s)"
     )
     parser.add_argument("--rounds", type=int, default=3)
     add_material(parser)
@@ -91,83 +92,67 @@ def prepare(
     notebooks: dict[int, Notebook] = {}
     cases: list[Case] = []
     for filters, model in find_models(options, options.base_filters, folder).items():
-        notebooks[filters] = _prepare_notebook(options, folder, crops, model)
+        n_images = _choose_size(options, folder, crops, model)
+        archives = folder / "archives"
+        archive = make_stack(
+            archives, crops, n_images, form="deflated", dtype="float32"
+        )
+        notebooks[filters] = Notebook(model, archive)
         for precision in options.precisions:
-            cases += _prepare_cases(options, folder, crops, filters, model, precision)
+            settings = [*options.settings, f"inference.precision={precision}"]
+            if n_images > _FEWEST_IMAGES:
+                batch = _find_batch(options, folder, crops, model, settings)
+                settings.append(f"inference.batch_size={batch}")
+            say(f"{filters} base filters, {precision}: {n_images} images a measurement")
+            cases += [
+                Case(
+                    filters,
+                    model,
+                    settings,
+                    form,
+                    dtype,
+                    make_stack(archives, crops, n_images, form=form, dtype=dtype),
+                )
+                for dtype in options.dtypes
+                for form in options.formats
+            ]
     return notebooks, cases
 
 
-def _prepare_notebook(
+def _choose_size(
     options: argparse.Namespace, folder: Path, crops: Crops, model: Path
-) -> Notebook:
-    def make(n_images: int) -> Path:
-        return make_stack(
-            folder / "archives", crops, n_images, form="deflated", dtype="float32"
-        )
-
-    if options.images <= _FEWEST_IMAGES:
-        return Notebook(model, make(options.images))
-    found, _ = count_rivals.measure("notebook", model, make(_NOTEBOOK_TRIAL))
-    return Notebook(model, make(_fit(options, found["images_per_s"])))
-
-
-def _prepare_cases(
-    options: argparse.Namespace,
-    folder: Path,
-    crops: Crops,
-    filters: int,
-    model: Path,
-    precision: str,
-) -> list[Case]:
-    settings = [*options.settings, f"inference.precision={precision}"]
+) -> int:
+    """Halve the images until the notebook's way takes no longer than it may."""
     n_images: int = options.images
     if n_images > _FEWEST_IMAGES:
-        n_images, batch = _try(options, folder, crops, model, settings)
-        say(
-            f"{filters} base filters, {precision}: {n_images} images a measurement, "
-            f"in batches of {batch}"
+        archive = make_stack(
+            folder / "archives",
+            crops,
+            _NOTEBOOK_TRIAL,
+            form="deflated",
+            dtype="float32",
         )
-        settings = [*settings, f"inference.batch_size={batch}"]
-    return [
-        Case(
-            filters,
-            model,
-            settings,
-            form,
-            dtype,
-            make_stack(folder / "archives", crops, n_images, form=form, dtype=dtype),
-        )
-        for dtype in options.dtypes
-        for form in options.formats
-    ]
+        found, _ = count_rivals.measure("notebook", model, archive)
+        most = found["images_per_s"] * options.seconds
+        while n_images > most and n_images // 2 >= _FEWEST_IMAGES:
+            n_images //= 2
+    return n_images
 
 
-def _try(
+def _find_batch(
     options: argparse.Namespace,
     folder: Path,
     crops: Crops,
     model: Path,
     settings: list[str],
-) -> tuple[int, int]:
-    """Count once, to find the number of images to measure with, and the batch shape.
-
-    A shorter count would not measure its batch shape, which those of a user do; and
-    all formats are compared in the same one.
-    """
+) -> int:
+    """Find the batch that a long count chooses, so that all short ones have it."""
+    n_images = max(1, _MEASURED_PIXELS // options.side**2)
     archive = make_stack(
-        folder / "archives", crops, options.images, form="stored", dtype="uint8"
+        folder / "archives", crops, n_images, form="stored", dtype="uint8"
     )
     with tempfile.TemporaryDirectory(prefix="trial-", dir=folder) as name:
-        trial = counted.count(archive, model, Path(name) / "run", settings)
-        return _fit(options, trial.rate), trial.batch
-
-
-def _fit(options: argparse.Namespace, images_per_s: float) -> int:
-    """Halve the images until they take no longer than they may."""
-    n_images: int = options.images
-    while n_images > images_per_s * options.seconds and n_images // 2 >= _FEWEST_IMAGES:
-        n_images //= 2
-    return n_images
+        return counted.find_batch(archive, model, Path(name) / "run", settings)
 
 
 def measure_round(

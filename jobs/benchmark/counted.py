@@ -1,6 +1,9 @@
 """``nucleiseg count`` as a user runs it, measured."""
 
+import signal
+import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,8 +97,7 @@ class Counted:
     @property
     def batch(self) -> int:
         """Images of a batch."""
-        shape = read_plan(self.run.plan).shards[0].image_shape
-        return self.compute.batch_shape(shape)[0]
+        return _read_batch(self.run)
 
 
 def count(
@@ -144,3 +146,42 @@ def count(
     ran = run_apart(command)
     run = CountRun(root)
     return Counted(run, ran, read_json(run.jobs.progress)["stages"])
+
+
+def find_batch(
+    archive: Path, model: Path, root: Path, settings: Sequence[str] = ()
+) -> int:
+    """Begin a count, and interrupt it as soon as it has chosen how to compute.
+
+    Parameters are those of :func:`count`.
+
+    Returns
+    -------
+    int
+        Images of a batch.
+
+    Raises
+    ------
+    RuntimeError
+        It failed before that.
+    """
+    command = [sys.executable, "-m", "nucleiseg", "count", str(archive)]
+    command += ["--model", str(model), "--run", str(root), "--workers", "1"]
+    for setting in settings:
+        command += ["--set", setting]
+    run = CountRun(root)
+    with subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    ) as process:
+        while process.poll() is None and not run.compute.exists():
+            time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        _, words = process.communicate()
+    if not run.compute.exists():
+        raise RuntimeError(f"{' '.join(command)} failed: {words.strip()}")
+    return _read_batch(run)
+
+
+def _read_batch(run: CountRun) -> int:
+    shape = read_plan(run.plan).shards[0].image_shape
+    return read_compute(run).batch_shape(shape)[0]
