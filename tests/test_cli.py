@@ -770,6 +770,12 @@ def test_demo(tmp_path):
         assert path.stat().st_size > 0
         assert path.is_file() or any(path.iterdir())
     assert len(list((folder / "count" / "pictures").glob("*.png"))) >= 6
+    # Typed again, as after an interruption, it goes on with what is there.
+    before = table.read_bytes()
+    again = run_nucleiseg("demo", folder, timeout_s=300)
+    assert again.returncode == 0, again.stderr
+    assert "finished" in again.stdout
+    assert table.read_bytes() == before
     assert load_config(folder / "demo.yaml").data.archive == str(
         folder / "sample" / "train_labels.npz"
     )

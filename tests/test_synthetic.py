@@ -12,6 +12,7 @@ import pytest
 from scipy import ndimage
 
 from nucleiseg import synthetic
+from nucleiseg.archives import fingerprint
 from nucleiseg.synthetic import (
     MIN_AREA_PX,
     FieldSettings,
@@ -303,6 +304,20 @@ def test_test_images_do_not_depend_on_the_training_images(tmp_path):
     few = write_sample(tmp_path / "few", n_train=1, n_test=2, shape=(32, 32))
     more = write_sample(tmp_path / "more", n_train=3, n_test=2, shape=(32, 32))
     assert few.test_images.read_bytes() == more.test_images.read_bytes()
+
+
+def test_archives_drawn_again_are_known_again(tmp_path):
+    """A training that has begun with them goes on."""
+    options = {"n_train": 1, "n_test": 1, "shape": (32, 32)}
+    files = write_sample(tmp_path, **options)
+    names = files.train, files.train_labels, files.test_images, files.test_labels
+    for path in names:
+        os.utime(path, ns=(0, 10**18))
+    before = [fingerprint(path) for path in names]
+    write_sample(tmp_path, **options)
+    assert [fingerprint(path) for path in names] == before
+    write_sample(tmp_path, **options, seed=9)
+    assert not {fingerprint(path) for path in names} & {*before}
 
 
 def test_failed_write_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):

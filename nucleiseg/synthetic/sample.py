@@ -1,5 +1,7 @@
 """A sample data set on disk: archives to train and to test on, with the truth."""
 
+import filecmp
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,7 +47,8 @@ def write_sample(
 
     The training images are those of `draw_fields`; no test image is among them.
     Each file is written beside its final name and renamed, so one that exists is
-    complete; existing files are replaced.
+    complete; existing files are replaced, by archives of their age where they hold the
+    same.
 
     Returns
     -------
@@ -75,5 +78,11 @@ def write_sample(
 
 
 def _write_npz(path: Path, **arrays: NDArray[np.generic]) -> None:
-    with atomic_path(path) as temporary, temporary.open("wb") as file:
-        np.savez_compressed(file, allow_pickle=False, **arrays)
+    with atomic_path(path) as temporary:
+        with temporary.open("wb") as file:
+            np.savez_compressed(file, allow_pickle=False, **arrays)
+        if path.exists() and filecmp.cmp(path, temporary, shallow=False):
+            # Archives are known by their time, too: what has begun with this one must
+            # be able to go on when it is drawn again.
+            before = path.stat()
+            os.utime(temporary, ns=(before.st_atime_ns, before.st_mtime_ns))
