@@ -138,12 +138,9 @@ def count(
             "--folder"
         )
     inputs = [archive] if isinstance(archive, Path | str) else archive
-    command: list[object] = [*pin(n_cores), sys.executable, "-m", "nucleiseg"]
-    command += ["segment" if labels else "count", *inputs]
-    command += ["--model", model, "--run", root, "--workers", n_workers]
-    for setting in settings:
-        command += ["--set", setting]
-    ran = run_apart(command)
+    verb = "segment" if labels else "count"
+    command = _make_command(verb, inputs, model, root, settings, n_workers)
+    ran = run_apart([*pin(n_cores), *command])
     run = CountRun(root)
     return Counted(run, ran, read_json(run.jobs.progress)["stages"])
 
@@ -165,10 +162,7 @@ def find_batch(
     RuntimeError
         It failed before that.
     """
-    command = [sys.executable, "-m", "nucleiseg", "count", str(archive)]
-    command += ["--model", str(model), "--run", str(root), "--workers", "1"]
-    for setting in settings:
-        command += ["--set", setting]
+    command = _make_command("count", [archive], model, root, settings, 1)
     run = CountRun(root)
     with subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
@@ -180,6 +174,21 @@ def find_batch(
     if not run.compute.exists():
         raise RuntimeError(f"{' '.join(command)} failed: {words.strip()}")
     return _read_batch(run)
+
+
+def _make_command(
+    verb: str,
+    inputs: Sequence[Path | str],
+    model: Path,
+    root: Path,
+    settings: Sequence[str],
+    n_workers: int,
+) -> list[str]:
+    command = [sys.executable, "-m", "nucleiseg", verb, *map(str, inputs)]
+    command += ["--model", str(model), "--run", str(root), "--workers", str(n_workers)]
+    for setting in settings:
+        command += ["--set", setting]
+    return command
 
 
 def _read_batch(run: CountRun) -> int:
