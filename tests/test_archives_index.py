@@ -5,16 +5,19 @@ import os
 import subprocess
 import sys
 import zipfile
+import zlib
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from isal import isal_zlib
 
 from nucleiseg import archives
 from nucleiseg.archives import inflating, seek_points
 from nucleiseg.archives.gzip_view import GzipView
 from nucleiseg.archives.index import find_points
+from nucleiseg.archives.pieces import make_fill
 from nucleiseg.archives.seek_points import SeekPoints
 from nucleiseg.errors import ArchiveError, RunError
 from tests.test_archives import draw, flip, get_error, save_npz, save_to_pipe
@@ -118,6 +121,19 @@ def test_ranges_of_any_member(tmp_path_factory, small_pieces, data, level, n_thr
             start = data.draw(st.integers(0, len(X)))
             stop = data.draw(st.integers(start, len(X)))
             np.testing.assert_array_equal(reader.read(start, stop), X[start:stop])
+
+
+@pytest.mark.parametrize("n_bits", range(8))
+@pytest.mark.parametrize("library", [zlib, isal_zlib])
+def test_a_fill_is_no_bytes_up_to_a_bit(n_bits, library):
+    fill, lowest = make_fill(n_bits)
+    # The last block, stored: of what follows its three bits it begins at a byte.
+    header = (lowest | 0b001 << n_bits).to_bytes((n_bits + 3 + 7) // 8, "little")
+    stored = header + b"\x05\x00\xfa\xff" + b"bytes"
+    stream = library.decompressobj(wbits=-15)
+    assert stream.decompress(fill + stored) == b"bytes"
+    assert stream.eof
+    assert lowest < 2**n_bits
 
 
 @pytest.mark.parametrize("shape", [(64, 48), (1, 64, 48), (64, 48, 1), (5, 64, 48, 1)])

@@ -66,8 +66,14 @@ class Piece:
     """First raw byte."""
     stop: int
     """Behind the last raw byte."""
-    index: bytes
-    """Of these two points only, to be imported by rapidgzip."""
+    place: int
+    """Byte of the gzip view that it begins in."""
+    n_bits_before: int
+    """Lowest bits of that byte, 0 to 7, that belong to what lies before."""
+    place_behind: int
+    """Behind the last byte of the gzip view that it needs."""
+    window: bytes
+    """Raw bytes before it, up to 32 KB, that it may refer to."""
 
 
 def write_points(path: Path, exported: IO[bytes]) -> None:
@@ -151,7 +157,7 @@ class SeekPoints:
             raise self._make_error(error.strerror or "cannot be opened") from error
         try:
             header = self._read(0, _HEADER.size)
-            magic, self._n_points, *self._sizes = _HEADER.unpack(header)
+            magic, self._n_points, *_ = _HEADER.unpack(header)
             if magic != _MAGIC or self._n_points < 2:
                 raise self._make_error(f"it begins with {magic!r}, not {_MAGIC!r}")
         except BaseException:
@@ -166,21 +172,14 @@ class SeekPoints:
         first, last = self._get_point(number), self._get_point(number + 1)
         if not first.raw <= raw < last.raw:
             raise self._make_error(f"its rows are not in order near byte {raw}")
-        return Piece(first.raw, last.raw, self._make_index((first, last)))
-
-    def _make_index(self, points: tuple[_Point, _Point]) -> bytes:
-        table = b"".join(
-            _EXPORT_POINT.pack(point.place, point.raw, point.bits, bool(point.window))
-            for point in points
+        return Piece(
+            start=first.raw,
+            stop=last.raw,
+            place=first.place - bool(first.bits),
+            n_bits_before=-first.bits % 8,
+            place_behind=last.place,
+            window=first.window,
         )
-        header = _EXPORT_HEADER.pack(
-            *_EXPORT_START,
-            *self._sizes,
-            PIECE_BYTES,
-            _WINDOW_BYTES,
-            len(points),
-        )
-        return header + table + b"".join(point.window for point in points)
 
     def _get_raw(self, number: int) -> int:
         start = _HEADER.size + number * _ROW_BYTES
