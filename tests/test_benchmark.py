@@ -608,7 +608,7 @@ class TestSubmission:
             for line in answer.stdout.splitlines()
             if line.startswith("log ")
         ]
-        slurm.wait_until(lambda: not slurm.jobs_left(), 120)
+        slurm.wait_until(lambda: not slurm.jobs_left(), 240)
         lines = log.read_text(encoding="utf-8").splitlines()
         assert json.loads(lines[-1])["n_shards"] == 20
 

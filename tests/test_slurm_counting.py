@@ -355,7 +355,7 @@ def test_innocent_shard_is_never_given_up(start, expected):
     for _ in range(5):
         n_before = len(scene.faults.computations())
         with scene.slurm.hastened():
-            scene.wait_until(lambda n=n_before: scene.n_begun() > n, 60)
+            scene.wait_until(lambda n=n_before: scene.n_begun() > n, 120)
             assert interruptions.kill_leader(scene) == 1
     scene.wait_for_end()
     assert_finished(scene, expected)

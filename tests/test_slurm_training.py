@@ -114,7 +114,7 @@ def test_it_goes_on_after_time_limits_preemption_and_a_kill(
         n_before = restarts()
         (leader,) = leaders(slurm, job_id)
         os.kill(leader, signal.SIGKILL)
-        slurm.wait_until(lambda: restarts() > n_before, 60)
+        slurm.wait_until(lambda: restarts() > n_before, 120)
         slurm.wait_until(lambda: n_epochs(folder) >= 5 and leaders(slurm, job_id), 240)
         slurm.preempt(slurm.queue()[0].node)
         slurm.wait_until(lambda: not slurm.queue(), 900)
@@ -135,7 +135,7 @@ def test_it_goes_on_after_time_limits_preemption_and_a_kill(
     before = {path: path.stat().st_mtime_ns for path in (folder / "model").iterdir()}
     with slurm.hastened():
         slurm.run("scontrol", "requeue", job_id)
-        slurm.wait_until(lambda: not slurm.queue(), 90)
+        slurm.wait_until(lambda: not slurm.queue(), 240)
     assert {
         path: path.stat().st_mtime_ns for path in (folder / "model").iterdir()
     } == before
@@ -194,9 +194,11 @@ def test_without_the_gpu_that_it_wants_it_refuses(slurm, config, tmp_path):
     answer = run_nucleiseg(
         *("train", config, "--run", folder, "--cluster", "slurm"),
         *("--set", "training.device=gpu"),
+        # It is to refuse, however slow the machine is, before any warning requeues it.
+        *("--set", "cluster.walltime_min=5"),
     )
     assert answer.returncode == 0, answer.stderr
-    slurm.wait_until(lambda: not slurm.queue(), 90)
+    slurm.wait_until(lambda: not slurm.queue(), 240)
     status = read_status(folder, now_s=time.time())
     assert status.state == "failed"
     (log,) = (folder / "logs").glob("*_log.out")
