@@ -16,6 +16,7 @@ from nucleiseg.model import (
     n_maps,
     predict,
 )
+from nucleiseg.model.heads import add_maps
 from tests.test_targets import TOUCHING
 
 HEADS = ("mask", "boundary", "distance", "combined")
@@ -73,9 +74,20 @@ def test_maps_of_the_combined_head_are_those_of_its_definition():
     maps = predict(add_prediction(network, settings), images, batch_size=1)
     powers = np.exp(output[..., :3])
     classes = powers / powers.sum(axis=-1, keepdims=True)
-    np.testing.assert_allclose(maps[..., 0], 1 - classes[..., 0], rtol=1e-4)
-    marker = np.sqrt(classes[..., 1] / (1 + np.exp(-output[..., 3])))
-    np.testing.assert_allclose(maps[..., 1], marker, rtol=1e-4)
+    distance = 1 / (1 + np.exp(-output[..., 3]))
+    np.testing.assert_allclose(
+        maps[..., 1], np.sqrt(classes[..., 1] * distance), rtol=1e-4
+    )
+    foreground = classes[..., 1] + classes[..., 2] * np.minimum(10 * distance, 1)
+    np.testing.assert_allclose(maps[..., 0], foreground, rtol=1e-4)
+
+
+def test_a_boundary_is_foreground_as_far_as_it_lies_inside():
+    settings = ModelConfig(head="combined", base_filters=1)
+    # Certainly boundary; its distance 0, a twentieth and a half.
+    output = np.array([[0, 0, 30, logit] for logit in (-30, np.log(1 / 19), 0)])
+    maps = np.asarray(add_maps(keras.ops.cast(output, "float32"), settings))
+    np.testing.assert_allclose(maps[:, 0], [0, 0.5, 1], atol=1e-5)
 
 
 @pytest.mark.parametrize("head", HEADS)

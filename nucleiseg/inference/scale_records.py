@@ -41,6 +41,8 @@ class DatasetScale:
     """Nuclei that were measured."""
     n_images: int = 0
     """Images that were looked at."""
+    worse_scale: float | None = None
+    """What the diameter speaks for, where the network was surer of them unscaled."""
 
     def __str__(self) -> str:
         name = f"{self.archive}:{self.datasets[0]}"
@@ -55,10 +57,13 @@ class DatasetScale:
             what = f"are enlarged {self.scale:.2f} times"
         if self.scale < 1:
             what = f"are reduced to {self.scale:.2f}"
-        return (
+        said = (
             f"{name}: images {what}, nuclei of {self.diameter_px:.3g} px "
             f"({self.way}), the network's {self.wanted_px:.3g}"
         )
+        if self.worse_scale is not None:
+            said += f"; enlarged {self.worse_scale:.2f} times it is less sure of them"
+        return said
 
 
 def group_datasets(plan: Plan) -> list[tuple[DatasetShare, ...]]:

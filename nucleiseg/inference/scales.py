@@ -18,6 +18,7 @@ from nucleiseg.inference.scale_records import (
     publish_scale,
     read_scale,
 )
+from nucleiseg.inference.sureness import is_surer_unscaled
 from nucleiseg.preprocess import choose_scale, limit_scale, normalise
 from nucleiseg.runs import CountRun
 from nucleiseg.shards import DatasetShare, Entry, Plan
@@ -131,7 +132,17 @@ class Scales:
             return kept
         scale = find_scale(found.diameter_px, self._preprocess, group[0].image_shape)
         diameter_px = round(found.diameter_px, 2)
-        return replace(kept, scale=scale, diameter_px=diameter_px, way="estimated")
+        kept = replace(kept, scale=scale, diameter_px=diameter_px, way="estimated")
+        # Without a calibration nobody knows what its scores are worth.
+        if (
+            scale > 1
+            and (calibration := self._plan.calibration) is not None
+            and is_surer_unscaled(
+                images, scale, self._predict, self._instances, calibration
+            )
+        ):
+            return replace(kept, scale=1.0, worse_scale=scale)
+        return kept
 
     def _read_sample(self, group: Group) -> Iterator[FloatImage]:
         """Read images spread evenly over a group, normalised; those that can be."""

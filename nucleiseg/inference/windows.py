@@ -35,6 +35,22 @@ def cut_windows(image: FloatImage, scale: float, most: int) -> list[FloatImage]:
     list of (h, w) float32 ndarray
         Of at most WINDOW_PX a side; smaller where the image is.
     """
+    windows = []
+    for window in find_windows(image, scale, most):
+        height, width = scaled_shape(window.shape, scale)
+        shape = min(height, WINDOW_PX), min(width, WINDOW_PX)
+        windows.append(rescale(window, shape))
+    return windows
+
+
+def find_windows(image: FloatImage, scale: float, most: int) -> list[FloatImage]:
+    """Cut windows as :func:`cut_windows` does, and leave them as large as they are.
+
+    Returns
+    -------
+    list of (h, w) float32 ndarray
+        That have at most WINDOW_PX a side once they are scaled.
+    """
     side = max(1, round(WINDOW_PX / scale))
     overview = rescale(image, _shrink(image.shape))
     overview = np.clip(overview, 0, _BRIGHTEST)
@@ -43,13 +59,10 @@ def cut_windows(image: FloatImage, scale: float, most: int) -> list[FloatImage]:
         for top in _find_starts(image.shape[0], side)
         for left in _find_starts(image.shape[1], side)
     ]
-    windows = []
-    for _, top, left in sorted(places)[:most]:
-        window = np.ascontiguousarray(image[top : top + side, left : left + side])
-        height, width = scaled_shape(window.shape, scale)
-        shape = min(height, WINDOW_PX), min(width, WINDOW_PX)
-        windows.append(rescale(window, shape))
-    return windows
+    return [
+        np.ascontiguousarray(image[top : top + side, left : left + side])
+        for _, top, left in sorted(places)[:most]
+    ]
 
 
 def pad_window(window: FloatImage) -> FloatImage:
