@@ -90,6 +90,25 @@ def test_counts_are_those_of_keras_and_opencv(archive, model, tmp_path):
     assert "NaN" in table["reason"][17]
 
 
+def test_several_views_are_averaged_and_bind_the_run(archive, model, tmp_path):
+    folder = tmp_path / "run"
+    settings = ["inference.precision=float32", "instances.views=4"]
+    count_here([archive], model, folder, *settings)
+    table = pd.read_csv(folder / "counts.csv", dtype={"count": "Int64"})
+    info = read_bundle(model)
+    network = load_network(info, views=4)
+    with open_reader(archive, "X") as reader:
+        images = reader.read(0, 16)
+    stack = np.stack([normalise(image, info.preprocess) for image in images])
+    masks = np.round(predict(network, stack, batch_size=2)).astype("uint8")
+    expected = [cv2.connectedComponents(mask)[0] - 1 for mask in masks]
+    assert list(table["count"][:16]) == expected
+    once = np.round(predict(load_network(info), stack, batch_size=2)).astype("uint8")
+    assert (masks != once).any()
+    with pytest.raises(RunError, match="holds another run: instances was"):
+        count_here([archive], model, folder, settings[0])
+
+
 @pytest.mark.parametrize(
     ("workers", "shard_images", "table_format"),
     [(1, 7, "parquet"), (2, 7, "csv"), (3, 500, "csv"), (2, 500, "parquet")],

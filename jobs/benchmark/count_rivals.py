@@ -86,7 +86,9 @@ def bare_rate(root: Path, n_images: int, n_threads: int) -> float:
     """
     run = CountRun(root)
     model = read_bundle(Path(read_json(run.manifest)["model"]))
-    network = TiledNetwork(model, read_compute(run), n_threads=n_threads)
+    network = TiledNetwork(
+        model, read_compute(run), n_threads=n_threads, views=model.instances.views
+    )
     tiling = network.tiling(read_plan(run.plan).shards[0].image_shape)
     shape = network.batch_shape(tiling.tile_shape)
     function = network._compiled(shape)

@@ -75,7 +75,7 @@ def run(options: argparse.Namespace) -> int:
         compute = Compute(
             "cpu", precision, None, 512, 64, requires=required(precision, "cpu")
         )
-        network = TiledNetwork(model, compute, n_threads=1)
+        network = TiledNetwork(model, compute, n_threads=1, views=model.instances.views)
         rows = [
             row
             for material in find_material(

@@ -137,7 +137,11 @@ class TrainingConfig(Section):
 
 
 class InstancesConfig(Section):
-    """From the probability map to nuclei; `count` takes it from the model bundle."""
+    """From an image's maps to nuclei; `count` takes it from the model bundle."""
+
+    views: Literal[1, 2, 4] = 1
+    """Views of an image that its maps are the mean of: 2, as it is and turned by half;
+    4, mirrored both ways, too. Each takes the network as long as the first."""
 
     method: Literal["auto", "components", "watershed"] = "auto"
     """`components`: 8-connected components of the mask, the notebook's. `watershed`:

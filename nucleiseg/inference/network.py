@@ -49,11 +49,15 @@ class TiledNetwork:
         Device, precision and batch shape.
     n_threads : int
         Cores to keep busy.
+    views : {1, 2, 4}
+        Views of an image that its maps are the mean of.
     """
 
-    def __init__(self, model: BundleInfo, compute: Compute, *, n_threads: int) -> None:
+    def __init__(
+        self, model: BundleInfo, compute: Compute, *, n_threads: int, views: int = 1
+    ) -> None:
         _set_up_tensorflow(compute, n_threads)
-        self._network = load_network(model, precision=compute.precision)
+        self._network = load_network(model, precision=compute.precision, views=views)
         self._compute = compute
         # A GPU computes one call at a time; the second is on its way to it.
         self._n_calls = n_threads if compute.device == "cpu" else 2

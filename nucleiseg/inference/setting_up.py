@@ -3,7 +3,7 @@
 from collections import Counter
 
 from nucleiseg.bundle import BundleInfo
-from nucleiseg.config import Config, InferenceConfig
+from nucleiseg.config import Config, InferenceConfig, InstancesConfig
 from nucleiseg.inference.compute import Compute, choose_compute
 from nucleiseg.inference.network import TiledNetwork
 from nucleiseg.runs import CountRun
@@ -30,10 +30,11 @@ def load(
     settings = InferenceConfig.model_validate(
         {**plan.settings["inference"], "device": config.inference.device}
     )
+    views = InstancesConfig.model_validate(plan.settings["instances"]).views
     measured: list[TiledNetwork] = []
 
     def measure(wanted: Compute) -> Compute:
-        network = TiledNetwork(model, wanted, n_threads=n_threads)
+        network = TiledNetwork(model, wanted, n_threads=n_threads, views=views)
         measured.append(network)
         tile_shape = _main_tile_shape(plan, network)
         found = network.measure(tile_shape)
@@ -47,7 +48,7 @@ def load(
     if measured and measured[0].bind(compute):
         network = measured[0]
     else:
-        network = TiledNetwork(model, compute, n_threads=n_threads)
+        network = TiledNetwork(model, compute, n_threads=n_threads, views=views)
     if len(plan.shards):
         network.warm_up(_main_tile_shape(plan, network))
     return compute, network

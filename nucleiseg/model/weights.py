@@ -11,6 +11,7 @@ from nucleiseg.devices import import_tensorflow
 from nucleiseg.errors import BundleError
 from nucleiseg.model.rounding import round_kernel
 from nucleiseg.model.unet import add_prediction, build_unet
+from nucleiseg.model.views import average_views
 from nucleiseg.runs import Bundle
 
 
@@ -24,8 +25,17 @@ def save_weights(
         network.save(temporary)
 
 
-def load_network(info: BundleInfo, *, precision: str = "float32") -> Any:
+def load_network(
+    info: BundleInfo, *, precision: str = "float32", views: int = 1
+) -> Any:
     """Load a bundle's network for prediction in a computation type.
+
+    Parameters
+    ----------
+    info : BundleInfo
+    precision : {"float32", "bfloat16", "float16"}
+    views : {1, 2, 4}
+        Views of an image that its maps are the mean of.
 
     Returns
     -------
@@ -40,7 +50,7 @@ def load_network(info: BundleInfo, *, precision: str = "float32") -> Any:
     network = build_unet(info.model, precision=precision)
     set_weights(network, info)
     _round_kernels(network, precision)
-    return add_prediction(network, info.model)
+    return average_views(add_prediction(network, info.model), views)
 
 
 def set_weights(network: Any, info: BundleInfo) -> None:
