@@ -11,11 +11,13 @@ from nucleiseg.model.unet import (
     find_filters,
     predict,
 )
+from nucleiseg.model.views import average_views
 from nucleiseg.model.weights import load_network, save_weights, set_weights
 
 __all__ = [
     "LEVELS",
     "add_prediction",
+    "average_views",
     "build_unet",
     "describe",
     "find_filters",

@@ -12,7 +12,7 @@ from nucleiseg.dataset import BatchOrder, Gatherer, Labelled
 from nucleiseg.errors import StoppedError
 from nucleiseg.instances import label_nuclei
 from nucleiseg.metrics import count_instances, count_scores
-from nucleiseg.model import add_prediction, build_unet, predict
+from nucleiseg.model import add_prediction, average_views, build_unet, predict
 from nucleiseg.training.numerics import settle_numerics
 
 _BATCH_SIZE = 4
@@ -51,7 +51,9 @@ def score_counts(
     settle_numerics("float32", deterministic=config.training.deterministic)
     network = build_unet(config.model)
     network.set_weights(weights)
-    network = add_prediction(network, config.model)
+    network = average_views(
+        add_prediction(network, config.model), config.instances.views
+    )
     part = labelled.validation
     order = BatchOrder(part.n_crops, _CROPS_AT_ONCE, shuffle=False, seed=0)
     store = labelled.make_store(part, order, first_batch=0, n_batches=order.n_batches)
