@@ -106,8 +106,9 @@ class TestPixels:
         [
             (2**40, 1, "gpu", 64, 2**31),
             (2**40, 1, "cpu", 64, 2**23),
-            (2**40, 1, "cpu", 16, 2**25),
-            (2**40, 1, "auto", 16, 2**25),
+            (2**40, 1, "cpu", 16, 2**27),
+            (2**40, 1, "auto", 16, 2**27),
+            (2**40, 1, "cpu", 1, 2**29),
             # Six shards a worker.
             (6 * 2**30, 4, "gpu", 16, 2**28),
             (6 * 2**22, 2, "cpu", 16, 2**21),
@@ -135,7 +136,7 @@ class TestPixels:
         for n_workers, wanted in ((1, 4), (16, 96), (100, 600)):
             plan = self.plan(make_bundle, large, n_workers, "gpu")
             assert wanted <= len(plan.shards) <= wanted + n_workers
-        assert len(self.plan(make_bundle, large, 1, "cpu").shards) == 2**32 // 2**25
+        assert len(self.plan(make_bundle, large, 1, "cpu").shards) == 2**32 // 2**27
 
     def test_is_kept_for_another_number_of_workers(self, large, make_bundle, tmp_path):
         plan = self.plan(make_bundle, large, 16, "gpu")

@@ -193,6 +193,14 @@ class TestTune:
         assert tuned.choice.ap_50 == pytest.approx(12 / 14)
         assert tuned.choice.bias == 0
 
+    def test_views_are_kept_or_those_that_are_asked_for(self, mirror, fresh, archive):
+        config = load_config(None, ["instances.views=4"])
+        labels = f"{archive}:labels"
+        tuned = tune(fresh, [f"{archive}:images"], labels, config)
+        assert tuned.bundle.instances.views == 4
+        assert tuned.bundle.instances.threshold == 0.4
+        assert tune_here(fresh, archive).bundle.instances.views == 4
+
     def test_command(self, mirror, fresh, archive, capsys):
         words = ["tune", str(fresh), "--images", f"{archive}:images"]
         assert main([*words, "--labels", f"{archive}:labels"]) == 0

@@ -10,10 +10,14 @@ from nucleiseg.config import Config
 from nucleiseg.shards.entries import Rows, make_rows, split_rows
 from nucleiseg.tiling import Tiling
 
-# A shard of a network with one base filter: the work a pixel takes grows with them.
-# With 64 on a GPU 2**31: one to three minutes at 10 to 40 million pixels a second. With
-# 16 on a CPU 2**25, 2,048 images of 128x128: 4 s where it has AMX, a minute elsewhere.
-_PIXELS = {"gpu": 2**37, "cpu": 2**29}
+# A shard on a GPU, of a network with one base filter: the work that a pixel takes grows
+# with them. With 64 2**31: one to three minutes at 10 to 40 million pixels a second.
+_GPU_PIXELS = 2**37
+# On a CPU it grows with their square. With 64 2**23, with 16 2**27: of 128x128 px 512
+# and 8,192 images, two minutes on two cores without AMX, a quarter of that with it. At
+# the end of each such cores wait for the last batch, half a second altogether.
+_CPU_PIXELS = 2**35
+_MOST_CPU_PIXELS = 2**29
 # Below this, starting a shard (ledger, partial table, opening its archive) shows.
 _LEAST_PIXELS = 2**20
 # Shards a worker, at least, so that all of them end at about the same time; of a worker
@@ -95,11 +99,13 @@ def choose_pixels(
     Returns
     -------
     int
-        One to three minutes of work on a GPU, seconds to minutes on a CPU, or less
+        One to three minutes of work, seconds on a CPU with AMX, or less
         where workers would get fewer than six shards each, or one that is alone four,
         but no less than 2**20; with labels no more than 2**30.
     """
-    wished = _PIXELS["gpu" if device == "gpu" else "cpu"] // base_filters
+    wished = min(_CPU_PIXELS // base_filters**2, _MOST_CPU_PIXELS)
+    if device == "gpu":
+        wished = _GPU_PIXELS // base_filters
     if labels:
         wished = min(wished, _MOST_LABELLED_PIXELS)
     n_shards = _SHARDS_PER_WORKER * n_workers if n_workers > 1 else _SHARDS_OF_ONE

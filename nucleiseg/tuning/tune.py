@@ -64,7 +64,8 @@ def tune(
     labels : str
         `ARCHIVE:KEY` of the labels of these images, in their order.
     config : Config
-        Sections inference and shards are used.
+        Sections inference and shards are used, and `instances.views`, which is kept
+        with the thresholds.
     out : Path, optional
         Folder of a new bundle with both; by default they are stored in the
         bundle itself, which one in the box does not allow.
@@ -86,13 +87,16 @@ def tune(
             f"{prepared.plan.n_images} labelled images are too few to choose "
             f"thresholds on; name {_LEAST_IMAGES} or more"
         )
+    before = info.instances.model_copy(
+        update={"views": prepared.config.instances.views}
+    )
     with tempfile.TemporaryDirectory(prefix="nucleiseg-tune-") as folder:
         found = predict_labelled(prepared, labels, Path(folder))
         pairs = _make_pairs(info)
-        table = Table(pairs, _measure(found, pairs, info.instances))
+        table = Table(pairs, _measure(found, pairs, before))
         choice = table.choose()
-        instances = apply_choice(choice, info.instances)
-        crossed = cross(found, table, info.instances)
+        instances = apply_choice(choice, before)
+        crossed = cross(found, table, before)
         calibration = calibrate(
             [label_and_judge(image, instances)[1] for image in found]
         )
