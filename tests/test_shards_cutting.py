@@ -105,9 +105,9 @@ class TestPixels:
         ("n_pixels", "n_workers", "device", "filters", "expected"),
         [
             (2**40, 1, "gpu", 64, 2**31),
-            (2**40, 1, "cpu", 64, 2**23),
-            (2**40, 1, "cpu", 16, 2**27),
-            (2**40, 1, "auto", 16, 2**27),
+            (2**40, 1, "cpu", 64, 2**22),
+            (2**40, 1, "cpu", 16, 2**26),
+            (2**40, 1, "auto", 16, 2**26),
             (2**40, 1, "cpu", 1, 2**29),
             # Six shards a worker.
             (6 * 2**30, 4, "gpu", 16, 2**28),
@@ -128,6 +128,13 @@ class TestPixels:
         )
         assert found == expected
 
+    @pytest.mark.parametrize(("device", "expected"), [("cpu", 2**24), ("gpu", 2**31)])
+    def test_four_views_are_a_quarter_of_the_pixels(self, device, expected):
+        found = choose_pixels(
+            2**40, n_workers=1, device=device, base_filters=16, views=4
+        )
+        assert found == expected
+
     def plan(self, make_bundle, path, n_workers, device="auto", pixels=None):
         options = {"n_workers": n_workers, "device": device, "shard_pixels": pixels}
         return plan_files(make_bundle, path, options=options)
@@ -136,7 +143,7 @@ class TestPixels:
         for n_workers, wanted in ((1, 4), (16, 96), (100, 600)):
             plan = self.plan(make_bundle, large, n_workers, "gpu")
             assert wanted <= len(plan.shards) <= wanted + n_workers
-        assert len(self.plan(make_bundle, large, 1, "cpu").shards) == 2**32 // 2**27
+        assert len(self.plan(make_bundle, large, 1, "cpu").shards) == 2**32 // 2**26
 
     def test_is_kept_for_another_number_of_workers(self, large, make_bundle, tmp_path):
         plan = self.plan(make_bundle, large, 16, "gpu")

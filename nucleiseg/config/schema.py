@@ -201,8 +201,9 @@ class ShardsConfig(Section):
     whole rounds of 64, which keep all cores busy to the end. Where a chunk of an
     HDF5 dataset spans several images, a shard holds whole chunks."""
     pixels: int | None = Field(default=None, ge=1)
-    """Pixels a shard, about; unset: one to three minutes of work, 2**35 over the square
-    of the model's base filters on a CPU, and several shards a worker."""
+    """Pixels a shard, about; unset: one to three minutes of work on a GPU, on a CPU
+    2**34 over the square of the model's base filters and over `instances.views`, and
+    several shards a worker."""
     block_pixels: int = Field(default=2**24, ge=1)
     """Images with more pixels are counted in blocks of about two thirds of that."""
     index: str | None = None

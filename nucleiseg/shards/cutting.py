@@ -13,10 +13,11 @@ from nucleiseg.tiling import Tiling
 # A shard on a GPU, of a network with one base filter: the work that a pixel takes grows
 # with them. With 64 2**31: one to three minutes at 10 to 40 million pixels a second.
 _GPU_PIXELS = 2**37
-# On a CPU it grows with their square. With 64 2**23, with 16 2**27: of 128x128 px 512
-# and 8,192 images, two minutes on two cores without AMX, a quarter of that with it. At
-# the end of each such cores wait for the last batch, half a second altogether.
-_CPU_PIXELS = 2**35
+# On a CPU it grows with their square. With 64 2**22, with 16 2**26: of 128x128 px 256
+# and 4,096 images, one minute on two cores without AMX. At the end of each such cores
+# wait for the last batch, half a second altogether; and it has to end within the
+# warning before a job's time limit.
+_CPU_PIXELS = 2**34
 _MOST_CPU_PIXELS = 2**29
 # Below this, starting a shard (ledger, partial table, opening its archive) shows.
 _LEAST_PIXELS = 2**20
@@ -80,6 +81,7 @@ def choose_pixels(
     n_workers: int,
     device: str,
     base_filters: int,
+    views: int = 1,
     labels: bool = False,
 ) -> int:
     """Choose pixels a shard, where nobody has set them.
@@ -93,19 +95,22 @@ def choose_pixels(
     device : {"auto", "cpu", "gpu"}
     base_filters : int
         Of the network.
+    views : int
+        Of an image that the network sees.
     labels : bool
         Whether label images are made, too.
 
     Returns
     -------
     int
-        One to three minutes of work, seconds on a CPU with AMX, or less
+        One to three minutes of work on a GPU, one at most on most CPUs, or less
         where workers would get fewer than six shards each, or one that is alone four,
         but no less than 2**20; with labels no more than 2**30.
     """
     wished = min(_CPU_PIXELS // base_filters**2, _MOST_CPU_PIXELS)
     if device == "gpu":
         wished = _GPU_PIXELS // base_filters
+    wished //= views
     if labels:
         wished = min(wished, _MOST_LABELLED_PIXELS)
     n_shards = _SHARDS_PER_WORKER * n_workers if n_workers > 1 else _SHARDS_OF_ONE

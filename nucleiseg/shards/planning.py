@@ -66,6 +66,7 @@ def make_plan(
             n_workers=n_workers,
             device=device,
             base_filters=model.model.base_filters,
+            views=config.instances.views,
             labels=labels,
         )
     size = ShardSize(config.shards.images, pixels)
