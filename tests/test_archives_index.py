@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from isal import isal_zlib
 
 from nucleiseg import archives
-from nucleiseg.archives import inflating, seek_points
+from nucleiseg.archives import inflating, pieces, seek_points
 from nucleiseg.archives.gzip_view import GzipView
 from nucleiseg.archives.index import find_points
 from nucleiseg.archives.pieces import make_fill
@@ -121,6 +121,31 @@ def test_ranges_of_any_member(tmp_path_factory, small_pieces, data, level, n_thr
             start = data.draw(st.integers(0, len(X)))
             stop = data.draw(st.integers(start, len(X)))
             np.testing.assert_array_equal(reader.read(start, stop), X[start:stop])
+
+
+@pytest.mark.parametrize("n_bright", [20, 80, 110])
+def test_nearly_blank_images_whose_pieces_are_longer_than_a_step(tmp_path, n_bright):
+    """What is inflated at once is full just before a piece ends, and input is not."""
+    X = np.zeros((48, 512, 512), dtype=np.uint8)
+    rng = np.random.default_rng(0)
+    X.reshape(-1)[rng.integers(0, X.size, n_bright * X.size >> 22)] = 200
+    path = tmp_path / "a.npz"
+    np.savez_compressed(path, X=X)
+    assert pass_over(path, tmp_path / "index").damage is None
+    with open_indexed(path, tmp_path / "index") as reader:
+        for i in range(len(X)):
+            np.testing.assert_array_equal(reader.read(i, i + 1)[0], X[i])
+
+
+@pytest.mark.parametrize("most", [1, 1000, 40_000])
+def test_no_byte_is_lost_between_steps(tmp_path, small_pieces, monkeypatch, most):
+    monkeypatch.setattr(pieces, "_MOST_RAW_BYTES", most)
+    path = tmp_path / "a.npz"
+    X = np.concatenate([draw_images(4), np.zeros((4, *draw_images(1).shape[1:]), "u1")])
+    np.savez_compressed(path, X=X)
+    pass_over(path, tmp_path / "index")
+    with open_indexed(path, tmp_path / "index") as reader:
+        np.testing.assert_array_equal(reader.read(0, len(X)), X)
 
 
 @pytest.mark.parametrize("n_bits", range(8))

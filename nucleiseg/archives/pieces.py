@@ -119,15 +119,19 @@ class IndexedMember:
         stream = isal_zlib.decompressobj(wbits=-15, zdict=piece.window)
         n_left = piece.stop - piece.start
         for deflated in self._read(piece):
-            while n_left and deflated:
+            while n_left:
+                most = min(n_left, _MOST_RAW_BYTES)
                 try:
-                    part = stream.decompress(deflated, min(n_left, _MOST_RAW_BYTES))
+                    part = stream.decompress(deflated, most)
                 # The stub takes the class for one of its objects.
                 except isal_zlib.error as error:  # type: ignore[misc]
                     raise ValueError("it is no deflate stream") from error
                 yield part
                 n_left -= len(part)
                 deflated = stream.unconsumed_tail
+                # Unlike zlib, ISA-L may have taken all and hold back what had no room.
+                if len(part) < most and not deflated:
+                    break
 
     def _read(self, piece: Piece) -> Iterator[bytes]:
         """Read the deflated bytes of a piece, as a stream that begins with it."""
