@@ -21,6 +21,7 @@ from jobs.benchmark.archives import KEY
 from jobs.benchmark.measuring import Ran, run_apart
 from nucleiseg.atomic import read_json
 from nucleiseg.bundle import read_bundle
+from nucleiseg.config import InstancesConfig
 from nucleiseg.devices import available_cores, import_tensorflow
 from nucleiseg.inference import read_compute
 from nucleiseg.inference.network import TiledNetwork
@@ -86,10 +87,10 @@ def bare_rate(root: Path, n_images: int, n_threads: int) -> float:
     """
     run = CountRun(root)
     model = read_bundle(Path(read_json(run.manifest)["model"]))
-    network = TiledNetwork(
-        model, read_compute(run), n_threads=n_threads, views=model.instances.views
-    )
-    tiling = network.tiling(read_plan(run.plan).shards[0].image_shape)
+    plan = read_plan(run.plan)
+    views = InstancesConfig.model_validate(plan.settings["instances"]).views
+    network = TiledNetwork(model, read_compute(run), n_threads=n_threads, views=views)
+    tiling = network.tiling(plan.shards[0].image_shape)
     shape = network.batch_shape(tiling.tile_shape)
     function = network._compiled(shape)
     values = np.random.default_rng(0).random((*shape, 1), dtype=np.float32)

@@ -39,6 +39,13 @@ class BundleInfo:
     """Name and version, of a model in the box."""
     calibration: Calibration | None = None
     """What validation images say of its nuclei, where they were asked."""
+    maps_version: int = 1
+    """Of the maps that its thresholds and calibration are for."""
+
+    @property
+    def is_outdated(self) -> bool:
+        """Whether its thresholds are for other maps than it has now."""
+        return self.maps_version != self.model.maps_version
 
     @property
     def reference(self) -> str:
@@ -91,6 +98,7 @@ def write_info(
             "preprocess": config.preprocess.model_dump(mode="json"),
             "model": config.model.model_dump(mode="json"),
             "instances": config.instances.model_dump(mode="json"),
+            "maps": config.model.maps_version,
             "training": training,
             "scores": scores,
         },
@@ -131,6 +139,7 @@ def read_bundle(model: str | Path | None) -> BundleInfo:
             scores=values["scores"],
             card=values.get("card", {}),
             calibration=_read_calibration(values),
+            maps_version=int(values.get("maps", 1)),
         )
     except BundleError:
         raise

@@ -68,6 +68,7 @@ def write_tuned(
     values = read_json(info.paths.info)
     values.update(instances=instances.model_dump(mode="json"), tuning=tuning)
     values["calibration"] = calibration and calibration.as_dict()
+    values["maps"] = info.model.maps_version
     if out is not None:
         values.pop("card", None)
     write_json(target.info, values)

@@ -119,6 +119,11 @@ def _print_plan(prepared: Prepared, run: CountRun) -> None:
         f"counting   {_find_method(prepared)} above {config.instances.threshold}, "
         f"at least {config.instances.min_area_px} px"
     )
+    if config.instances.views > 1:
+        print(
+            f"views      {config.instances.views} of each image, averaged; "
+            "instances.views=1 is as many times as fast"
+        )
     if (wanted_px := config.preprocess.diameter_px) is not None:
         print(f"scale      {_describe_scale(config, wanted_px)}")
     for share in plan.dataset_shares:

@@ -17,6 +17,7 @@ def run(options: argparse.Namespace) -> int:
         ("foreground threshold", before.threshold, choice.threshold),
         ("seed threshold", before.seed_threshold, choice.seed_threshold),
         ("smallest area, px", before.min_area_px, choice.min_area_px),
+        ("views", before.views, tuned.bundle.instances.views),
     ]
     print(f"{'':22}{'before':>8}{'now':>8}")
     for name, old, new in rows:

@@ -76,6 +76,18 @@ class ModelConfig(Section):
             raise ValueError(f"filters {self.filters} must all be 1 or more")
         return self
 
+    @property
+    def full_filters(self) -> int:
+        """Filters of a first level at full resolution that would take as long."""
+        first = self.filters[0] if self.filters else self.base_filters
+        return max(1, first // 2) if self.resolution == "half" else first
+
+    @property
+    def maps_version(self) -> int:
+        """Bumped for a head where other maps are made of what the network says."""
+        # 2: less of the gaps between nuclei is foreground.
+        return 2 if self.head == "combined" else 1
+
 
 class TrainingConfig(Section):
     """How the network is trained."""

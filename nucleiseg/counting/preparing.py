@@ -62,6 +62,12 @@ def prepare(
         file of label images or the nuclei's diameter does not fit the inputs.
     """
     bundle = read_bundle(model)
+    if bundle.is_outdated:
+        logger.warning(
+            "thresholds and confidence of %s are of an earlier version, for maps with "
+            "more foreground between nuclei; nucleiseg tune chooses them anew",
+            bundle.title,
+        )
     resolved = _resolve_index(resolve_for_counting(config, bundle))
     n_workers, device = expect_workers(
         workers,

@@ -19,7 +19,7 @@ from nucleiseg.atomic import create_private, read_json, write_json
 from nucleiseg.attempts import Attempts
 from nucleiseg.bundle import read_bundle
 from nucleiseg.config import InstancesConfig, load_config
-from nucleiseg.errors import ArchiveError, BundleError
+from nucleiseg.errors import ArchiveError, BundleError, RunError
 from nucleiseg.inference.large import BlockCounter
 from nucleiseg.inference.one_image import label_maps, predict_maps
 from nucleiseg.inference.parts import Parts
@@ -83,6 +83,11 @@ class Engine:
             raise BundleError(
                 f"model bundle {model.paths.root} has changed since run {run.root} was "
                 "planned; use another --run for the new model"
+            )
+        if model.model.maps_version != self.plan.maps_version:
+            raise RunError(
+                f"run {run.root} was planned by another version of nucleiseg, which "
+                "makes other maps of this network; use another --run, or that version"
             )
         self._preprocess = model.preprocess
         self.compute, self._network = load(

@@ -135,6 +135,11 @@ class Plan:
         return None if values is None else Calibration.from_dict(values)
 
     @property
+    def maps_version(self) -> int:
+        """Of the maps it is for, see :class:`nucleiseg.config.ModelConfig`."""
+        return int(self.settings.get("maps", 1))
+
+    @property
     def has_labels(self) -> bool:
         """Whether label images are made, too."""
         return _LABELS in self.settings
@@ -185,6 +190,8 @@ def explain_difference(before: Plan, now: Plan) -> str:
             "it was planned by a version that made no table of nuclei (nucleiseg retry "
             "goes on with it)"
         )
+    if before.maps_version != now.maps_version:
+        return "another version planned it, which makes other maps of this network"
     for group, value in before.settings.items():
         if value != now.settings[group] and group != _LABELS:
             return f"{group} was {value} and is now {now.settings[group]}"

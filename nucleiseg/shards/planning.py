@@ -65,7 +65,7 @@ def make_plan(
             n_pixels,
             n_workers=n_workers,
             device=device,
-            base_filters=model.model.base_filters,
+            base_filters=model.model.full_filters,
             views=config.instances.views,
             labels=labels,
         )
@@ -109,9 +109,17 @@ def _list_shapes(items: Sequence[Item]) -> list[list[Any]]:
 
 
 def _settings(config: Config, model: BundleInfo) -> dict[str, Any]:
+    instances = config.instances.model_dump(mode="json")
+    settings: dict[str, Any] = {}
+    # As of runs that were begun before there were others.
+    if instances["views"] == 1:
+        del instances["views"]
+    if model.model.maps_version > 1:
+        settings["maps"] = model.model.maps_version
     return {
+        **settings,
         "model": model.identity,
-        "instances": config.instances.model_dump(mode="json"),
+        "instances": instances,
         "calibration": model.calibration and model.calibration.as_dict(),
         # Where it is computed is settled by the first worker, see `compute.json`.
         "inference": config.inference.model_dump(mode="json", exclude={"device"}),
