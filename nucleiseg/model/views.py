@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from nucleiseg.devices import import_tensorflow
+
 _ROWS, _COLUMNS = 1, 2
 # Of a batch (N, H, W, C), the axes that each view is mirrored along. Sides may differ,
 # so that quarter turns would give another shape to compile.
@@ -38,11 +40,26 @@ def average_views(network: Any, n_views: int) -> Any:
     if n_views == 1:
         return network
     image = network.inputs[0]
-    outputs = []
-    for axes in _VIEWS[:n_views]:
-        if not axes:
-            outputs.append(network(image))
-            continue
-        mirrored = keras.ops.flip(image, axis=axes)
+    follow = _make_follower()
+    outputs = [network(image)]
+    for axes in _VIEWS[1:n_views]:
+        mirrored = keras.ops.flip(follow(image, outputs[-1]), axis=axes)
         outputs.append(keras.ops.flip(network(mirrored), axis=axes))
     return keras.Model(image, sum(outputs[1:], outputs[0]) / n_views, name="views")
+
+
+def _make_follower() -> Any:
+    """Make a layer that passes an image on once the maps of the view before are there.
+
+    TensorFlow would have all views under way at once, and hold what each needs.
+    """
+    import keras
+
+    tensorflow = import_tensorflow()
+
+    class Follow(keras.layers.Layer):  # type: ignore[misc]
+        def call(self, image: Any, maps: Any) -> Any:
+            with tensorflow.control_dependencies([maps]):
+                return tensorflow.identity(image)
+
+    return Follow()
