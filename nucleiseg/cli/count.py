@@ -121,8 +121,8 @@ def _print_plan(prepared: Prepared, run: CountRun) -> None:
     )
     if config.instances.views > 1:
         print(
-            f"views      {config.instances.views} of each image, averaged; "
-            "instances.views=1 is as many times as fast"
+            f"views      the mean over {config.instances.views} of each image; "
+            "instances.views=1 is faster and less accurate"
         )
     if (wanted_px := config.preprocess.diameter_px) is not None:
         print(f"scale      {_describe_scale(config, wanted_px)}")
