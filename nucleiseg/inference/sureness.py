@@ -11,20 +11,15 @@ Nuclei that are large are not tried at their own size: there texture, which the 
 is sure of, too, is taken for nuclei.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from nucleiseg.config import InstancesConfig
-from nucleiseg.inference.windows import WINDOW_PX, find_windows, pad_window
+from nucleiseg.inference.estimating import FloatImage, Predict
+from nucleiseg.inference.windows import find_windows, pad_window, scale_window
 from nucleiseg.instances import segment_nuclei
-from nucleiseg.preprocess import rescale, scaled_shape
 from nucleiseg.quality import Calibration
-
-FloatImage = NDArray[np.float32]
-Predict = Callable[[FloatImage], FloatImage]
-"""(n, WINDOW_PX, WINDOW_PX) normalised windows to their maps (n, ..., C)."""
 
 # Windows, about: at least one an image.
 _N_WINDOWS = 16
@@ -71,11 +66,7 @@ def _sum_rights(
     calibration: Calibration,
 ) -> float:
     """Sum up the nuclei that are expected to be right, less those to be wrong."""
-    scaled = []
-    for window in windows:
-        height, width = scaled_shape(window.shape, scale)
-        shape = min(height, WINDOW_PX), min(width, WINDOW_PX)
-        scaled.append(rescale(window, shape))
+    scaled = [scale_window(window, scale) for window in windows]
     outputs = predict(np.stack([pad_window(window) for window in scaled]))
     total = 0.0
     for window, shown, output in zip(windows, scaled, outputs, strict=True):

@@ -35,12 +35,13 @@ def cut_windows(image: FloatImage, scale: float, most: int) -> list[FloatImage]:
     list of (h, w) float32 ndarray
         Of at most WINDOW_PX a side; smaller where the image is.
     """
-    windows = []
-    for window in find_windows(image, scale, most):
-        height, width = scaled_shape(window.shape, scale)
-        shape = min(height, WINDOW_PX), min(width, WINDOW_PX)
-        windows.append(rescale(window, shape))
-    return windows
+    return [scale_window(found, scale) for found in find_windows(image, scale, most)]
+
+
+def scale_window(window: FloatImage, scale: float) -> FloatImage:
+    """Enlarge or reduce a window, to at most WINDOW_PX a side."""
+    height, width = scaled_shape(window.shape, scale)
+    return rescale(window, (min(height, WINDOW_PX), min(width, WINDOW_PX)))
 
 
 def find_windows(image: FloatImage, scale: float, most: int) -> list[FloatImage]:
