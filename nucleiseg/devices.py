@@ -6,7 +6,6 @@ import logging
 import os
 import platform
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -14,11 +13,11 @@ from typing import Any, Literal
 
 from nucleiseg.config import Precision
 from nucleiseg.errors import NucleisegError
+from nucleiseg.loading import without_chatter, without_unused_packages
 
 logger = logging.getLogger(__name__)
 
 _ONEDNN = "TF_ENABLE_ONEDNN_OPTS"
-_CHATTER = ("I0000", "WARNING: All log messages before absl")
 
 
 def uses_onednn() -> bool | None:
@@ -50,7 +49,7 @@ def import_tensorflow() -> ModuleType:
     if uses_onednn():
         os.environ.setdefault(_ONEDNN, "1")
     try:
-        with _without_chatter():
+        with without_chatter(), without_unused_packages():
             return importlib.import_module("tensorflow")
     except ModuleNotFoundError as error:
         if error.name != "tensorflow":
@@ -59,29 +58,6 @@ def import_tensorflow() -> ModuleType:
             "TensorFlow is not installed; run pip install 'nucleiseg[cpu]' or, on a "
             "machine with NVIDIA GPUs, pip install 'nucleiseg[gpu]'"
         ) from error
-
-
-@contextlib.contextmanager
-def _without_chatter() -> Iterator[None]:
-    """Hold back the information lines that TensorFlow's C++ parts print on loading.
-
-    They go straight to file descriptor 2 whatever TF_CPP_MIN_LOG_LEVEL says. Warnings
-    and errors are passed on.
-    """
-    sys.stderr.flush()
-    kept = os.dup(2)
-    with tempfile.TemporaryFile() as held_back:
-        os.dup2(held_back.fileno(), 2)
-        try:
-            yield
-        finally:
-            sys.stderr.flush()
-            os.dup2(kept, 2)
-            os.close(kept)
-            held_back.seek(0)
-            for line in held_back.read().decode(errors="replace").splitlines():
-                if not line.startswith(_CHATTER):
-                    sys.stderr.write(line + "\n")
 
 
 def available_cores() -> int:

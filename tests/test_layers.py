@@ -21,6 +21,7 @@ LAYERS = {
     "memory": 1,
     "runs": 1,
     "quality": 1,
+    "loading": 1,
     "progress": 1,
     "provenance": 1,
     "archives": 2,
