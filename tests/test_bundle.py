@@ -5,7 +5,12 @@ import json
 import pytest
 
 from nucleiseg import __version__
-from nucleiseg.bundle import file_sha256, read_bundle, resolve_for_counting
+from nucleiseg.bundle import (
+    file_sha256,
+    read_bundle,
+    resolve_for_counting,
+    resolve_for_training,
+)
 from nucleiseg.config import Config
 from nucleiseg.errors import BundleError, ConfigError
 from nucleiseg.quality import Calibration
@@ -211,6 +216,19 @@ class TestResolveForCounting:
         config = self.resolve(make_bundle, inference={"tile_px": 256})
         assert config.inference.tile_px == 256
         assert config.training == Config().training != TRAINED.training
+
+    @pytest.mark.parametrize(("wanted", "said"), [({}, 1), ({"views": 2}, 0)])
+    def test_a_training_says_that_it_takes_views_over(
+        self, make_bundle, caplog, wanted, said
+    ):
+        caplog.set_level("INFO", logger="nucleiseg")
+        viewed = TRAINED.model_copy(
+            update={"instances": TRAINED.instances.model_copy(update={"views": 4})}
+        )
+        config = Config.model_validate({"instances": wanted})
+        resolved = resolve_for_training(config, make_bundle(viewed))
+        assert resolved.instances.views == wanted.get("views", 4)
+        assert caplog.text.count("mean over 4 views") == said
 
     def test_explicit_thresholds_win_one_by_one(self, make_bundle):
         config = self.resolve(make_bundle, instances={"threshold": 0.6})

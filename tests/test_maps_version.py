@@ -8,6 +8,7 @@ import pytest
 
 from nucleiseg.bundle import read_bundle
 from nucleiseg.bundle.tuned import write_tuned
+from nucleiseg.cli import main
 from nucleiseg.config import Config, InstancesConfig, ModelConfig
 from nucleiseg.counting import prepare
 from nucleiseg.counting.claim import claim, refuse_others
@@ -85,6 +86,22 @@ def test_a_run_of_before_is_not_gone_on_with(make, archive, tmp_path):
     run.part(0).touch()
     with pytest.raises(RunError, match="makes other maps of this network"):
         refuse_others(run, prepared.plan)
+
+
+def test_a_retry_that_is_refused_forgets_no_failure(make, archive, tmp_path, capsys):
+    info = make("combined")
+    prepared = plan_here(info, archive)
+    run = CountRun(tmp_path / "run")
+    claim(run, prepared.plan, prepared.config, info)
+    failure = run.failure(0)
+    failure.parent.mkdir(exist_ok=True)
+    failure.write_text('{"n_failed": 1}')
+    values = json.loads(info.paths.info.read_text())
+    values["preprocess"]["low_percentile"] = 2.0
+    info.paths.info.write_text(json.dumps(values))
+    assert main(["retry", str(run.root)]) == 2
+    assert "has changed since run" in capsys.readouterr().err
+    assert failure.exists()
 
 
 @pytest.mark.parametrize(

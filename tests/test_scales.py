@@ -322,6 +322,14 @@ class TestRecord:
         )
         assert scales.find(self.PLAN.shards[0]) == 2.0
 
+    @pytest.mark.parametrize(
+        ("n_nuclei", "why"),
+        [(0, "no nuclei were found to measure"), (1200, "the 1,200 nuclei found on 3")],
+    )
+    def test_says_why_images_keep_their_size(self, n_nuclei, why):
+        found = DatasetScale("a.h5", ("X0",), 1.0, None, 26.0, "no nuclei", n_nuclei, 3)
+        assert f"a.h5:X0: images keep their size, {why}" in str(found)
+
     def test_another_computes_is_refused(self, run):
         self.publish(run, self.FOUND)
         with pytest.raises(RunError, match="belongs to another compute"):

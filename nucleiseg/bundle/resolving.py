@@ -86,6 +86,12 @@ def resolve_for_training(config: Config, info: BundleInfo) -> Config:
         }
     )
     instances = info.instances.model_copy(update=config.explicit("instances"))
+    if instances.views > 1 and "views" not in config.explicit("instances"):
+        logger.info(
+            "the model will take the mean over %d views of each image, as %s does; "
+            "instances.views=1 makes it %d times as fast",
+            *(instances.views, info.paths.root, instances.views),
+        )
     return config.model_copy(
         update={"preprocess": info.preprocess, "model": model, "instances": instances}
     )

@@ -9,6 +9,7 @@ from nucleiseg.cli.exit_status import DONE, SOME_FAILED
 from nucleiseg.cli.main import log_file
 from nucleiseg.cli.site import load_settings_of_run, print_submitted
 from nucleiseg.counting import count, reopen, reset_failures
+from nucleiseg.inference import refuse_other_model
 from nucleiseg.launching import refuse_while_active, submit_count
 from nucleiseg.runs import CountRun
 from nucleiseg.tables import find_missing
@@ -21,6 +22,8 @@ def run(options: argparse.Namespace) -> int:
     run = CountRun(options.run.absolute())
     prepared = reopen(run)
     refuse_while_active(run.jobs)
+    # Before the failures are forgotten, which are all that there is to retry.
+    refuse_other_model(run, prepared.plan, prepared.model)
     prepared = replace(prepared, config=load_settings_of_run(options, run))
     reset = reset_failures(run, prepared.plan)
     n_missing = len(find_missing(run, prepared.plan))

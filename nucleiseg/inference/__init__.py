@@ -6,6 +6,7 @@ from nucleiseg.inference.pictures import draw_pictures
 from nucleiseg.inference.process import compute_shard, get_engine
 from nucleiseg.inference.scale_records import DatasetScale, read_scales
 from nucleiseg.inference.scales import find_scale
+from nucleiseg.inference.setting_up import refuse_other_model
 from nucleiseg.inference.sources import find_index
 from nucleiseg.inference.times import StageTimes
 
@@ -23,4 +24,5 @@ __all__ = [
     "get_engine",
     "read_compute",
     "read_scales",
+    "refuse_other_model",
 ]

@@ -19,12 +19,12 @@ from nucleiseg.atomic import create_private, read_json, write_json
 from nucleiseg.attempts import Attempts
 from nucleiseg.bundle import read_bundle
 from nucleiseg.config import InstancesConfig, load_config
-from nucleiseg.errors import ArchiveError, BundleError, RunError
+from nucleiseg.errors import ArchiveError
 from nucleiseg.inference.large import BlockCounter
 from nucleiseg.inference.one_image import label_maps, predict_maps
 from nucleiseg.inference.parts import Parts
 from nucleiseg.inference.scales import Scales
-from nucleiseg.inference.setting_up import load
+from nucleiseg.inference.setting_up import load, refuse_other_model
 from nucleiseg.inference.sources import Sources
 from nucleiseg.inference.streaming import Stream
 from nucleiseg.inference.times import StageTimes
@@ -79,16 +79,7 @@ class Engine:
             self.plan.settings["instances"]
         )
         model = read_bundle(read_json(run.manifest)["model"])
-        if model.identity != self.plan.settings["model"]:
-            raise BundleError(
-                f"model bundle {model.paths.root} has changed since run {run.root} was "
-                "planned; use another --run for the new model"
-            )
-        if model.model.maps_version != self.plan.maps_version:
-            raise RunError(
-                f"run {run.root} was planned by another version of nucleiseg, which "
-                "makes other maps of this network; use another --run, or that version"
-            )
+        refuse_other_model(run, self.plan, model)
         self._preprocess = model.preprocess
         self.compute, self._network = load(
             run, self.plan, self.config, model, n_threads=n_threads

@@ -51,7 +51,14 @@ class DatasetScale:
         if self.way == "in blocks":
             return f"{name}: images keep their size, as all that are counted in blocks"
         if self.diameter_px is None:
-            return f"{name}: images keep their size, no nuclei were found to measure"
+            why = "no nuclei were found to measure"
+            if self.n_nuclei:
+                why = (
+                    f"the {self.n_nuclei:,} nuclei found on {self.n_images:,} of them "
+                    "are too few, or too far from the network's, to measure "
+                    "(--diameter says theirs)"
+                )
+            return f"{name}: images keep their size, {why}"
         what = "keep their size"
         if self.scale != 1:
             what = f"are enlarged {self.scale:.2f} times"

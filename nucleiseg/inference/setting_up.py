@@ -4,6 +4,7 @@ from collections import Counter
 
 from nucleiseg.bundle import BundleInfo
 from nucleiseg.config import Config, InferenceConfig, InstancesConfig
+from nucleiseg.errors import BundleError, RunError
 from nucleiseg.inference.compute import Compute, choose_compute
 from nucleiseg.inference.network import TiledNetwork
 from nucleiseg.runs import CountRun
@@ -11,6 +12,25 @@ from nucleiseg.shards import Plan
 
 # From 4,096 images of 128x128 on, the seconds that measuring takes come back.
 _WORTH_MEASURING_PIXELS = 2**26
+
+
+def refuse_other_model(run: CountRun, plan: Plan, model: BundleInfo) -> None:
+    """Refuse to go on with a run by another model, or by other maps of its network.
+
+    Raises
+    ------
+    BundleError, RunError
+    """
+    if model.identity != plan.settings["model"]:
+        raise BundleError(
+            f"model bundle {model.paths.root} has changed since run {run.root} was "
+            "planned; use another --run for the new model"
+        )
+    if model.model.maps_version != plan.maps_version:
+        raise RunError(
+            f"run {run.root} was planned by another version of nucleiseg, which "
+            "makes other maps of this network; use another --run, or that version"
+        )
 
 
 def load(

@@ -61,8 +61,9 @@ def claim(run: TrainRun, config: Config, shapes: LabelledShapes) -> None:
         _refuse_changes(run, load_config(run.config), config)
         if manifest["data_fingerprint"] != data_fingerprint:
             raise RunError(
-                f"{shapes.path} has changed since training {run.root} began; use "
-                "another --run for the new data"
+                f"{shapes.path} has changed since training {run.root} began (in size, "
+                "modification time or content); use another --run for the new data. If "
+                "it is a copy, `cp -p` or `touch -r` gives it the original's time"
             )
         refuse_edited_split(run, config.data)
         logger.info("going on with %s", run.root)
