@@ -25,6 +25,7 @@ from nucleiseg.tables import (
     ImageRow,
     label_images,
     merge,
+    merging,
     read_partial,
     read_rows,
     tabulate,
@@ -248,6 +249,33 @@ class TestFile:
                 name = f"{ARCHIVES[archive].name}/{key}"
                 assert wide[name].dtype == np.uint32
                 np.testing.assert_array_equal(wide[name][()], file[name][()])
+
+    def test_a_label_that_does_not_fit_is_refused(self, tmp_path):
+        with label_images.LabelFile(tmp_path / "labels.h5", 5) as file:
+            dataset = file.add_dataset("a", (8, 8), is_tiled=False)
+            labels = np.full((8, 8), 65_536, np.int32)
+            with pytest.raises(ValueError, match="label 65536 in a file of labels up"):
+                dataset.write_region(0, (slice(None), slice(None)), labels)
+
+    def test_what_workers_add_meanwhile_stays_out(self, run, monkeypatch):
+        """An incomplete file holds the images that the incomplete table counts."""
+        away = find_shard("X", 3)
+        part = run.part(away.shard)
+        content = part.read_bytes()
+        part.unlink()
+        write_label_images = label_images.write_label_images
+
+        def come_back(*arguments, **options):
+            part.write_bytes(content)
+            write_label_images(*arguments, **options)
+
+        monkeypatch.setattr(merging, "write_label_images", come_back)
+        merged = merge_run(run, incomplete=True)
+        assert merged.n_missing == 1
+        with h5py.File(run.labels(incomplete=True)) as file:
+            found = file["plates/a.npz/X"]
+            assert found.attrs["n_missing"] == away.n_images
+            assert not found[away.start : away.stop].any()
 
 
 class TestParts:

@@ -2,6 +2,7 @@
 
 from nucleiseg.inference.compute import Compute, choose_compute, read_compute
 from nucleiseg.inference.engine import Engine, ShardResult
+from nucleiseg.inference.facts import forget_failed_facts
 from nucleiseg.inference.pictures import draw_pictures
 from nucleiseg.inference.process import compute_shard, get_engine
 from nucleiseg.inference.scale_records import DatasetScale, read_scales
@@ -21,6 +22,7 @@ __all__ = [
     "draw_pictures",
     "find_index",
     "find_scale",
+    "forget_failed_facts",
     "get_engine",
     "read_compute",
     "read_scales",

@@ -15,13 +15,15 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from nucleiseg.archives import Reader
-from nucleiseg.atomic import create_private, read_json, write_json
+from nucleiseg.atomic import read_json
 from nucleiseg.attempts import Attempts
 from nucleiseg.bundle import read_bundle
 from nucleiseg.config import InstancesConfig, load_config
 from nucleiseg.errors import ArchiveError
 from nucleiseg.inference.large import BlockCounter
+from nucleiseg.inference.notes import count_failed, noting_failures
 from nucleiseg.inference.one_image import label_maps, predict_maps
+from nucleiseg.inference.outages import refuse_outage
 from nucleiseg.inference.parts import Parts
 from nucleiseg.inference.scales import Scales
 from nucleiseg.inference.setting_up import load, refuse_other_model
@@ -130,7 +132,7 @@ class Engine:
         self._times.clear()
         there = read_partial(self.run, self.plan, shard, compute=self.compute.identity)
         if there is not None:
-            return ShardResult(number, shard.n_images, _count_failed(there), 0.0, True)
+            return ShardResult(number, shard.n_images, count_failed(there), 0.0, True)
         # Before any attempt: a pass that kills its worker is no image's fault, and
         # images that are looked at for the scale are others.
         with contextlib.suppress(ArchiveError):
@@ -139,9 +141,11 @@ class Engine:
         if shard.block is not None:
             return self._compute_block(number, shard)
         table = self._compute_all(number, shard)
-        n_failed = _count_failed(table)
-        self._note_failures(number, n_failed)
-        write_partial(self.run, self.plan, shard, table, compute=self.compute.identity)
+        n_failed = count_failed(table)
+        with noting_failures(self.run, self.plan, shard, n_failed):
+            write_partial(
+                self.run, self.plan, shard, table, compute=self.compute.identity
+            )
         self._attempts.clear(number)
         times = StageTimes()
         for part in self._times:
@@ -162,12 +166,13 @@ class Engine:
                     try:
                         row = self._blocks.count(shard, self._sources.open(shard))
                     except ArchiveError as error:
+                        refuse_outage(error)
                         row = BlockRow(None, error.reason)
             is_failed = row.reason is not None
-            self._note_failures(number, int(is_failed))
-            write_block_partial(
-                self.run, self.plan, shard, row, compute=self.compute.identity
-            )
+            with noting_failures(self.run, self.plan, shard, int(is_failed)):
+                write_block_partial(
+                    self.run, self.plan, shard, row, compute=self.compute.identity
+                )
             self._attempts.clear(number)
         n_failed = int(is_failed and shard.is_first_block)
         return ShardResult(
@@ -189,18 +194,6 @@ class Engine:
                 return tabulate(self._compute_rows(shard), self.plan)
         parts = Parts(self.run, self.plan, self.compute.identity, self._worker)
         return tabulate(parts.compute_shard(shard, compute_rows), self.plan)
-
-    def _note_failures(self, number: int, n_failed: int) -> None:
-        """Leave a note beside a partial table with failures, or take it away.
-
-        Written before the table, so that who finds a table knows without opening it.
-        """
-        note = self.run.failure(number)
-        if n_failed:
-            create_private(self.run.failures)
-            write_json(note, {"n_failed": n_failed})
-        else:
-            note.unlink(missing_ok=True)
 
     def predict_image(
         self, shard: Entry, pixels: NDArray[Any]
@@ -266,7 +259,3 @@ class Engine:
     def close(self) -> None:
         """Close the archive that is open."""
         self._sources.close()
-
-
-def _count_failed(table: pa.Table) -> int:
-    return int(table.column("status").to_pylist().count("failed"))

@@ -13,6 +13,7 @@ from nucleiseg.archives import Reader
 from nucleiseg.atomic import create_private, publish_json, read_json
 from nucleiseg.config import PreprocessConfig
 from nucleiseg.errors import ArchiveError
+from nucleiseg.inference.outages import refuse_outage
 from nucleiseg.instances import saturation_limit
 from nucleiseg.preprocess import Range, RangeFinder
 from nucleiseg.runs import CountRun
@@ -47,8 +48,8 @@ def find_facts(
 
     Raises
     ------
-    ArchiveError
-        The archive is damaged.
+    IncompleteError
+        The file system is away: nothing is found for now.
     """
     path = _facts_path(run, archive, shard)
     if not path.exists():
@@ -61,6 +62,13 @@ def find_facts(
         float.fromhex(values["limit"]),
         values["reason"],
     )
+
+
+def forget_failed_facts(run: CountRun) -> None:
+    """Delete what was found of large images that could not be read or normalised."""
+    for path in run.ranges.glob("[!.]*.json"):
+        if read_json(path)["range"] is None:
+            path.unlink(missing_ok=True)
 
 
 def _facts_path(run: CountRun, archive: ArchiveRef, shard: Entry) -> Path:
@@ -82,6 +90,7 @@ def _measure(reader: Reader, image: int, settings: PreprocessConfig) -> dict[str
                 finder.add(strip)
         value_range = finder.find().as_dict()
     except ArchiveError as error:
+        refuse_outage(error)
         # For good, and all of the image: an image with a NaN has no range.
         return {"range": None, "limit": (0.0).hex(), "reason": error.reason}
     limit = saturation_limit(dtype, finder.highest)

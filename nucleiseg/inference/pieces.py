@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from nucleiseg.archives import Reader
 from nucleiseg.config import PreprocessConfig
 from nucleiseg.errors import ArchiveError
+from nucleiseg.inference.outages import refuse_outage
 from nucleiseg.preprocess import normalise_stack, rescale
 from nucleiseg.tiling import Tiling
 
@@ -71,10 +72,17 @@ def divide(
 
 
 def read_piece(reader: Reader, start: int, stop: int) -> Piece:
-    """Read a range; where it is damaged, whatever single images can be read."""
+    """Read a range; where it is damaged, whatever single images can be read.
+
+    Raises
+    ------
+    IncompleteError
+        The file system is away: no image is at fault.
+    """
     try:
         return Piece(start, reader.read(start, stop))
     except ArchiveError as error:
+        refuse_outage(error)
         whole = error
     info = reader.info
     piece = Piece(

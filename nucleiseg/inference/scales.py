@@ -12,6 +12,7 @@ from nucleiseg.archives import Reader
 from nucleiseg.config import InferenceConfig, InstancesConfig, PreprocessConfig
 from nucleiseg.errors import ArchiveError
 from nucleiseg.inference.estimating import Predict, estimate_diameter
+from nucleiseg.inference.outages import get_errno, refuse_outage
 from nucleiseg.inference.scale_records import (
     DatasetScale,
     group_datasets,
@@ -145,16 +146,31 @@ class Scales:
         return kept
 
     def _read_sample(self, group: Group) -> Iterator[FloatImage]:
-        """Read images spread evenly over a group, normalised; those that can be."""
+        """Read images spread evenly over a group, normalised; those that can be.
+
+        Raises
+        ------
+        IncompleteError
+            The file system is away, or gives none of them: what is found binds all
+            images of the group, and `retry` does not look again.
+        """
+        is_any_read = False
+        sector: ArchiveError | None = None
         for share, indices in spread(group):
             for index in indices:
                 try:
                     with self._open_dataset(share.archive, share.dataset) as reader:
                         pixels = reader.read(index, index + 1)[0]
+                    is_any_read = True
                     yield normalise(pixels, self._preprocess)
                 except ArchiveError as error:
+                    refuse_outage(error)
+                    if get_errno(error) is not None:
+                        sector = error
                     # Counting meets and names it, too.
                     logger.info("image %d is not looked at: %s", index, error)
+        if sector is not None and not is_any_read:
+            refuse_outage(sector, of_file=True)
 
 
 def find_scale(

@@ -1,7 +1,5 @@
 """The datasets of a run, opened as its shards come."""
 
-import contextlib
-from collections.abc import Iterator
 from pathlib import Path
 
 from nucleiseg.archives import (
@@ -13,6 +11,7 @@ from nucleiseg.archives import (
 )
 from nucleiseg.config import Config
 from nucleiseg.errors import ArchiveError, IncompleteError
+from nucleiseg.inference.outages import deferring_outages
 from nucleiseg.runs import CountRun
 from nucleiseg.shards import ArchiveRef, DatasetShare, Entry, Plan
 
@@ -31,20 +30,6 @@ def _refuse_changed(archive: ArchiveRef) -> None:
     if fingerprint(archive.path) != archive.fingerprint:
         words = "it has changed since the run was planned"
         raise ArchiveError(f"{archive.path}: {words}", reason=words)
-
-
-@contextlib.contextmanager
-def _later_where_the_file_system_fails() -> Iterator[None]:
-    """Keep a file system that is away for a while from failing images for good."""
-    try:
-        yield
-    except ArchiveError as error:
-        cause = error.__cause__
-        if isinstance(cause, OSError) and cause.errno is not None:
-            raise IncompleteError(f"{error}; then run the same command again") from (
-                error
-            )
-        raise
 
 
 class Sources:
@@ -82,7 +67,7 @@ class Sources:
         archive = self._plan.archives[shard.archive]
         name = (archive.path, str(shard.dataset))
         if self._open is not None and self._open[0] == name:
-            with _later_where_the_file_system_fails():
+            with deferring_outages():
                 _refuse_changed(archive)
             return self._open[1]
         self.close()
@@ -99,7 +84,7 @@ class Sources:
         ArchiveError, IncompleteError
             See :meth:`open`.
         """
-        with _later_where_the_file_system_fails():
+        with deferring_outages():
             _refuse_changed(archive)
             if not needs_pass(archive.path, dataset):
                 return open_reader(archive.path, dataset)

@@ -139,9 +139,18 @@ class LabelDataset:
         core : (slice, slice)
             Rows and columns.
         labels : (h, w) int ndarray
+
+        Raises
+        ------
+        ValueError
+            A label is higher than the file was made for.
         """
-        if not labels.any():
+        highest = int(labels.max(initial=0))
+        if not highest:
             return
+        limit = np.iinfo(self._dtype).max
+        if highest > limit:
+            raise ValueError(f"label {highest} in a file of labels up to {limit}")
         place = (*(index,) * self._is_stack, *core, *(0,) * self._has_channel)
         self._dataset[place] = labels.astype(self._dtype, copy=False)
 

@@ -13,6 +13,7 @@ from nucleiseg.runs import CountRun
 from nucleiseg.shards import Entry, Plan
 from nucleiseg.tables.handfuls import map_by_handfuls
 from nucleiseg.tables.partial import fetch_partial, unpack_partial
+from nucleiseg.tables.parts import find_done
 from nucleiseg.tables.rows import LABELS
 
 Result = TypeVar("Result")
@@ -46,7 +47,8 @@ class PartReader:
     compute : str or None
         Identity of the compute setting that all must have.
     incomplete : bool
-        Whether some may be missing.
+        Whether some may be missing: those that are now. What workers add while others
+        are read stays out, so that all passes over them find the same.
     """
 
     def __init__(
@@ -55,7 +57,7 @@ class PartReader:
         self._run = run
         self.plan = plan
         self._compute = compute
-        self._incomplete = incomplete
+        self._present = find_done(run, plan) if incomplete else None
 
     @property
     def folder(self) -> Path:
@@ -70,14 +72,14 @@ class PartReader:
         RunError
             It is missing, damaged or another run's.
         """
-        return self._unpack(shard, fetch_partial(self._run, shard))
+        return self._unpack(shard, self._fetch(shard)[1])
 
     def _unpack(self, shard: Entry, content: bytes | None) -> pa.Table | None:
         if content is not None:
             return unpack_partial(
                 self._run, self.plan, shard, content, compute=self._compute
             )
-        if self._incomplete:
+        if self._present is not None:
             return None
         assert shard.shard is not None
         raise RunError(
@@ -125,8 +127,11 @@ class PartReader:
             yield group
 
     def _fetch(self, entry: Entry) -> tuple[Entry, bytes | None]:
-        is_shard = entry.shard is not None
-        return entry, fetch_partial(self._run, entry) if is_shard else None
+        if entry.shard is None:
+            return entry, None
+        if self._present is not None and not self._present[entry.shard]:
+            return entry, None
+        return entry, fetch_partial(self._run, entry)
 
     def join(
         self, blocks: Sequence[Entry], partials: Sequence[pa.Table], join: Join[Result]
