@@ -11,12 +11,16 @@ import os
 import re
 import shutil
 import socket
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from nucleiseg.errors import RunError
+
+# What a rename may take at most, where it follows at once.
+_RENAME_S = 10.0
 
 
 def create_private(folder: Path) -> Path:
@@ -117,13 +121,30 @@ def publish_json(path: Path, value: Any) -> Any:
             except OSError as error:
                 if error.errno not in (errno.EPERM, errno.ENOTSUP):
                     raise
-                # Some network file systems have no links; this is as exclusive, and
-                # only a crash in this very moment would leave it incomplete.
-                with path.open("x", encoding="utf-8") as stream:
-                    stream.write(temporary.read_text(encoding="utf-8"))
+                _rename_first(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
     return read_json(path)
+
+
+def _rename_first(temporary: Path, path: Path) -> None:
+    """Rename a file unless somebody else has: for file systems without links.
+
+    Who makes the folder is the first; whoever reads finds the file whole, or not at
+    all. Where the first one was killed before its rename, another one does it.
+    """
+    lock = path.with_name(f".{path.name}.first")
+    try:
+        lock.mkdir(mode=0o700)
+    except FileExistsError:
+        give_up_s = time.monotonic() + _RENAME_S
+        while not path.exists() and time.monotonic() < give_up_s:
+            time.sleep(0.05)
+    if not path.exists():
+        os.replace(temporary, path)
+        _sync(path.parent)
+    with contextlib.suppress(FileNotFoundError):
+        lock.rmdir()
 
 
 def read_json(path: Path) -> Any:

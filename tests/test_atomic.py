@@ -1,5 +1,6 @@
 """Files that are whole or not there."""
 
+import errno
 import json
 import os
 import signal
@@ -144,6 +145,32 @@ class TestPublish:
         assert answers == [read_json(tmp_path / "compute.json")] * n_threads
         assert answers[0]["winner"] in range(n_threads)
         assert list_names(tmp_path) == ["compute.json"]
+
+    def test_without_links_the_first_wins_too(self, tmp_path, monkeypatch):
+        def refuse(*_):
+            raise OSError(errno.EPERM, "Operation not permitted")
+
+        monkeypatch.setattr("nucleiseg.atomic.os.link", refuse)
+        n_threads = 8
+        start = threading.Barrier(n_threads)
+
+        def publish(number):
+            start.wait()
+            return publish_json(tmp_path / "compute.json", {"winner": number})
+
+        with ThreadPoolExecutor(n_threads) as pool:
+            answers = list(pool.map(publish, range(n_threads)))
+        assert answers == [read_json(tmp_path / "compute.json")] * n_threads
+        assert list_names(tmp_path) == ["compute.json"]
+
+    def test_without_links_a_killed_first_one_is_replaced(self, tmp_path, monkeypatch):
+        def refuse(*_):
+            raise OSError(errno.ENOTSUP, "Operation not supported")
+
+        monkeypatch.setattr("nucleiseg.atomic.os.link", refuse)
+        monkeypatch.setattr("nucleiseg.atomic._RENAME_S", 0.1)
+        (tmp_path / ".compute.json.first").mkdir()
+        assert publish_json(tmp_path / "compute.json", 8) == 8
 
     def test_processes_at_once_agree(self, tmp_path):
         program = (

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 
 from nucleiseg import synthetic
-from nucleiseg.atomic import write_json
+from nucleiseg.atomic import read_json, write_json
 from nucleiseg.attempts import Attempts
 from nucleiseg.cli.count import describe_flags
 from nucleiseg.cluster.records import Record, Recorder
@@ -322,9 +322,16 @@ class TestMerge:
     def test_it_is_the_table_that_counting_left(self, run):
         before = run.table("csv").read_bytes()
         run.table("csv").unlink()
+        # Its command was killed while it merged.
+        progress = read_json(run.jobs.progress)
+        killed = {**progress, "state": "merging", "pid": 2**22 + 1}
+        write_json(run.jobs.progress, killed)
+        assert status(run).state == "interrupted"
         answer = run_nucleiseg("merge", run.root)
         assert answer.returncode == 0, answer.stderr
         assert run.table("csv").read_bytes() == before
+        assert status(run).state == "finished"
+        assert read_json(run.jobs.progress)["stages"] == progress["stages"]
 
     def test_refuses_and_names_what_is_missing(self, run):
         run.table("csv").unlink()

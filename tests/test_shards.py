@@ -224,6 +224,13 @@ class TestUnreadable:
         write_plan(folder / "plan.parquet", found)
         assert read_plan(folder / "plan.parquet") == found
 
+    def test_names_that_differ_in_white_space_stay_apart(self, plan, folder):
+        names = ["a b.npz", "a\tb.npz", "a  b.npz"]
+        for name in names:
+            np.savez(folder / name, X=np.zeros((1, 9, 9), np.uint8))
+        found = [archive.name for archive in plan(*names).archives]
+        assert found == ["a b.npz", r"a\tb.npz", "a  b.npz"]
+
     def test_image_that_fails_to_open_is_named_by_its_key(self, plan, folder):
         np.savez(folder / "colour.npz", X=np.zeros((4, 9, 9, 3), np.uint8))
         (entry,) = plan("colour.npz:X").unreadable

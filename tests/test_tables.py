@@ -213,6 +213,12 @@ class TestContent:
             ",,plate.h5,/w,failed,not found; check the path,,,,,,\n"
         )
 
+    def test_a_key_with_line_ends_stays_in_its_row(self, run):
+        plan = make_plan(("/two\r\nlines", 2))
+        compute(run, plan)
+        rows = pd.read_csv(merge(run, plan, "csv", compute=COMPUTE).path)
+        assert rows["dataset"].tolist() == [r"/two\r\nlines"] * 2
+
     def test_parquet_has_the_same_rows(self, run):
         plan = make_plan(("X", 23), ("/v", 4), unreadable=[UNREADABLE])
         compute(run, plan)

@@ -6,7 +6,7 @@ from nucleiseg.cli.count import print_result
 from nucleiseg.cli.exit_status import DONE, SOME_FAILED
 from nucleiseg.cli.site import quote
 from nucleiseg.config import load_config
-from nucleiseg.counting import CountResult, merge_run
+from nucleiseg.counting import CountResult, Journal, merge_run
 from nucleiseg.errors import IncompleteError
 from nucleiseg.runs import CountRun
 from nucleiseg.shards import read_plan
@@ -31,6 +31,8 @@ def run(options: argparse.Namespace) -> int:
         )
     table_format = load_config(run.config).table.format
     merged = merge_run(run, plan, table_format, incomplete=options.partial)
+    if not options.partial:
+        Journal.conclude(run)
     print_result(CountResult(merged, 0, 0), run)
     if merged.n_missing:
         print(f"missing   {merged.n_missing} of {len(plan.shards)} shards")

@@ -6,7 +6,7 @@ import time
 from collections import deque
 from typing import Literal
 
-from nucleiseg.atomic import write_json
+from nucleiseg.atomic import read_json, write_json
 from nucleiseg.cluster import Passes
 from nucleiseg.inference import ShardResult, StageTimes
 from nucleiseg.provenance import timestamp
@@ -91,6 +91,16 @@ class Journal:
                 "error": error,
             },
         )
+
+    @staticmethod
+    def conclude(run: CountRun) -> None:
+        """Note that a run is finished whose command was killed before it said so.
+
+        What that command wrote of rates and stages stays.
+        """
+        path = run.jobs.progress
+        if path.exists():
+            write_json(path, {**read_json(path), "state": "finished", "error": None})
 
     @property
     def images_per_s(self) -> float:

@@ -7,7 +7,7 @@ the table is made from the plan alone.
 
 from nucleiseg.shards.entries import Entries
 from nucleiseg.shards.entry import Block, Entry
-from nucleiseg.shards.naming import shortest_names
+from nucleiseg.shards.naming import escape_unprintable, shortest_names
 from nucleiseg.shards.plan import ArchiveRef, DatasetShare, Plan, explain_difference
 from nucleiseg.shards.planning import make_plan
 from nucleiseg.shards.storage import read_plan, write_plan
@@ -19,6 +19,7 @@ __all__ = [
     "Entries",
     "Entry",
     "Plan",
+    "escape_unprintable",
     "explain_difference",
     "make_plan",
     "read_plan",

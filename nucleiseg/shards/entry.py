@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from nucleiseg.shards.naming import escape_unprintable
+
 
 @dataclass(frozen=True)
 class Block:
@@ -50,6 +52,11 @@ class Entry:
     block: Block | None = None
     """Part of the image `start` that the shard covers; None: whole images. Blocks of
     one image follow each other in the plan."""
+
+    @property
+    def shown_dataset(self) -> str | None:
+        """The dataset, as a table can hold it."""
+        return None if self.dataset is None else escape_unprintable(self.dataset)
 
     @property
     def n_images(self) -> int:

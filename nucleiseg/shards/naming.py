@@ -5,6 +5,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 
+def escape_unprintable(name: str) -> str:
+    """Write a name as a table can hold it.
+
+    White space is kept as it is, so that names that differ in it stay apart.
+    """
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode()
+        for letter in name
+    )
+
+
 def shortest_names(paths: Sequence[Path]) -> list[str]:
     """Shortest suffix of each path that no other path ends with.
 

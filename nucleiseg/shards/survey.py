@@ -13,10 +13,9 @@ from nucleiseg.archives import (
     find_unfit_images,
     fingerprint,
     split_name,
-    to_one_line,
 )
 from nucleiseg.errors import ArchiveError
-from nucleiseg.shards.naming import shortest_names
+from nucleiseg.shards.naming import escape_unprintable, shortest_names
 from nucleiseg.shards.plan import ArchiveRef
 
 logger = logging.getLogger(__name__)
@@ -138,7 +137,7 @@ def _fingerprint(path: Path) -> _Found:
 
 def _fail(archive: int, key: str | None, reason: str) -> Item:
     # Nothing is read by this name any more: what no table can hold is escaped.
-    name = key if key is None or key.isprintable() else to_one_line(key)
+    name = None if key is None else escape_unprintable(key)
     return Item(archive, name, None, reason)
 
 
@@ -146,6 +145,6 @@ def _refer(paths: Sequence[Path]) -> list[ArchiveRef]:
     names = shortest_names(paths)
     return [
         # A name that no table can hold, with a newline or not UTF-8, is escaped.
-        ArchiveRef(str(path), to_one_line(name), None)
+        ArchiveRef(str(path), escape_unprintable(name), None)
         for path, name in zip(paths, names, strict=True)
     ]

@@ -206,7 +206,7 @@ class _PieceMaker:
         """Put the columns beside the rows that are the same for all of them."""
         constants = {
             "archive": self._parts.plan.archives[entry.archive].name,
-            "dataset": entry.dataset,
+            "dataset": entry.shown_dataset,
         }
         columns = [
             pa.repeat(pa.scalar(constants[field.name], field.type), rows.num_rows)

@@ -109,7 +109,7 @@ def find_nuclei(
         They are not those that were counted; the shard is named.
     """
     first = group[0]
-    place = (parts.plan.archives[first.archive].name, str(first.dataset))
+    place = (parts.plan.archives[first.archive].name, str(first.shown_dataset))
     if first.block is not None:
         joined = parts.join(group, partials, _join)
         if joined is None:
