@@ -33,10 +33,14 @@ from nucleiseg.provenance import timestamp
 from nucleiseg.runs import CountRun
 
 # A worker can be killed by accident, its shard being innocent: a whole shard is only
-# halved when it happens again, and an image is only given up the third time.
+# halved when it happens again, and an image is only given up the third time. Where
+# workers are killed, mostly it is somebody else who is at it, one large image may well
+# be what three of them were at: it takes six, which a shortage of memory comes to, too.
 _DEATHS_OF_SHARD = 2
 _DEATHS_OF_PART = 1
 _DEATHS_OF_IMAGE = 3
+_KILLS_OF_IMAGE = 6
+_KILL = "SIGKILL"
 # Workers that vanished may have been preempted: they halve a shard (a job that is
 # killed whole for its memory leaves no witness either), and never give up an image.
 _VANISHED_OF_SHARD = 4
@@ -82,11 +86,16 @@ class History:
     def verdict(self, image: int) -> str | None:
         """Why a single image must be given up; None while it must not."""
         causes = self.deaths.get((image, image + 1), ())
-        if len(causes) < _DEATHS_OF_IMAGE:
+        crashes = tuple(cause for cause in causes if _KILL not in cause)
+        if len(crashes) >= _DEATHS_OF_IMAGE:
+            causes, n_times = crashes, _DEATHS_OF_IMAGE
+        elif len(causes) >= _KILLS_OF_IMAGE:
+            n_times = _KILLS_OF_IMAGE
+        else:
             return None
         # The most frequent cause, so that the table does not depend on the order.
         cause = max(sorted(set(causes)), key=causes.count)
-        return f"it killed its worker {_DEATHS_OF_IMAGE} times ({cause})"
+        return f"it killed its worker {n_times} times ({cause})"
 
 
 def halve(part: Range) -> tuple[Range, Range]:

@@ -19,6 +19,7 @@ from nucleiseg.runs import CountRun
 
 KILLED = "killed (SIGKILL)"
 CRASHED = "segmentation fault (SIGSEGV)"
+ABORTED = "aborted (SIGABRT)"
 
 
 @pytest.fixture(autouse=True)
@@ -269,17 +270,27 @@ class TestDecisions:
 
     @pytest.mark.parametrize("n_deaths", [0, 1, 2])
     def test_no_verdict_before_the_third_death(self, attempts, die, n_deaths):
-        die(6, (5, 6), times=n_deaths)
+        die(6, (5, 6), CRASHED, times=n_deaths)
+        die(6, (5, 6), KILLED, times=5 - n_deaths)
         assert attempts.history(6).verdict(5) is None
 
-    def test_verdict_after_the_third(self, attempts, die):
-        die(6, (5, 6), times=3)
-        reason = f"it killed its worker 3 times ({KILLED})"
+    @pytest.mark.parametrize(("cause", "times"), [(CRASHED, 3), (KILLED, 6)])
+    def test_verdict_after_enough(self, attempts, die, cause, times):
+        die(6, (5, 6), cause, times=times - 1)
+        assert attempts.history(6).verdict(5) is None
+        die(6, (5, 6), cause)
+        reason = f"it killed its worker {times} times ({cause})"
         assert attempts.history(6).verdict(5) == reason
         assert attempts.history(6).verdict(4) is None
         assert attempts.history(6).verdict(6) is None
         # The table must not depend on how many workers were at it at once.
-        die(6, (5, 6), times=2)
+        die(6, (5, 6), cause, times=2)
+        assert attempts.history(6).verdict(5) == reason
+
+    def test_crashes_among_kills_are_told(self, attempts, die):
+        die(6, (5, 6), KILLED, times=5)
+        die(6, (5, 6), CRASHED, times=3)
+        reason = f"it killed its worker 3 times ({CRASHED})"
         assert attempts.history(6).verdict(5) == reason
 
     def test_no_verdict_from_deaths_of_a_range(self, attempts, die):
@@ -295,16 +306,16 @@ class TestDecisions:
         assert attempts.history(6).verdict(5) is None
 
     @pytest.mark.parametrize(
-        "causes", sorted({*itertools.permutations([KILLED, CRASHED, KILLED, "x"])})
+        "causes", sorted({*itertools.permutations([CRASHED, ABORTED, CRASHED, "x"])})
     )
     def test_most_frequent_cause_in_any_order(self, causes):
-        assert f"({KILLED})" in History({(5, 6): causes}, {}).verdict(5)
+        assert f"({CRASHED})" in History({(5, 6): causes}, {}).verdict(5)
 
     @pytest.mark.parametrize(
-        "causes", [*itertools.permutations([KILLED, CRASHED, "out of memory"])]
+        "causes", [*itertools.permutations([CRASHED, ABORTED, "out of memory"])]
     )
     def test_of_equally_frequent_causes_always_the_same(self, causes):
-        assert f"({KILLED})" in History({(5, 6): causes}, {}).verdict(5)
+        assert f"({ABORTED})" in History({(5, 6): causes}, {}).verdict(5)
 
     @pytest.mark.parametrize("part", [(0, 2), (3, 6), (0, 513), (7, 9)])
     def test_halves(self, part):

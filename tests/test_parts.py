@@ -18,7 +18,7 @@ from nucleiseg.shards import ArchiveRef, Entry, Plan
 from nucleiseg.tables import ImageRow, read_rows, write_rows
 
 COMPUTE = "float32, 8x128x128"
-KILLED = "killed (SIGKILL)"
+KILLED = "segmentation fault (SIGSEGV)"
 GIVEN_UP = f"it killed its worker 3 times ({KILLED})"
 NUMBER = 2
 
