@@ -123,15 +123,17 @@ def test_no_key_is_left_on_disk(client):
                 assert b"PRIVATE KEY" not in path.read_bytes()
 
 
+# This thread at once: sent to the process, the signal may find another one first, and
+# the image be counted in between.
 KILLER = """\
-import os, signal
+import signal, threading
 import cv2
 
 original = cv2.connectedComponents
 
 def deadly(mask, *arguments, **options):
     if mask.shape == (48, 80):
-        os.kill(os.getpid(), signal.SIGSEGV)
+        signal.pthread_kill(threading.get_ident(), signal.SIGSEGV)
     return original(mask, *arguments, **options)
 
 cv2.connectedComponents = deadly
