@@ -285,6 +285,45 @@ def test_read_into_what_is_there(tmp_path, save, dtype, shape):
                 reader.read(start, stop, out=wrong)
 
 
+@pytest.mark.parametrize("shape", [STACK_SHAPE, (*STACK_SHAPE, 1), STACK_SHAPE[1:]])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"chunks": True},
+        {"chunks": True, "compression": "gzip"},
+        {"chunks": True, "fillvalue": 5},
+    ],
+    ids=str,
+)
+def test_what_was_never_written_is_zero(tmp_path, monkeypatch, shape, options):
+    """HDF5 leaves memory as it was, of a dataset that asks for no fill."""
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        file.create_dataset("X", shape, "uint8", fill_time="never", **options)
+    monkeypatch.setattr(np, "empty", lambda size, dtype: np.full(size, 77, dtype))
+    with archives.open_reader(path, "X") as reader:
+        n_images = reader.info.n_images
+        assert not reader.read(0, n_images).any()
+        assert not reader.read(n_images // 2, n_images).any()
+        out = np.full((n_images, 12, 10), 77, "uint8")
+        assert not reader.read(0, n_images, out=out).any()
+        assert not reader.read_region(0, (3, 9), (0, 10)).any()
+
+
+def test_what_was_written_of_a_dataset_without_a_fill_is_read(tmp_path):
+    path = tmp_path / "a.h5"
+    expected = np.zeros(STACK_SHAPE, "uint8")
+    with h5py.File(path, "w") as file:
+        d = file.create_dataset(
+            "X", STACK_SHAPE, "uint8", chunks=(2, 6, 10), fill_time="never"
+        )
+        d[2:4, :6] = expected[2:4, :6] = draw(shape=(2, 6, 10))
+    with archives.open_reader(path, "X") as reader:
+        out = np.full(STACK_SHAPE, 77, "uint8")
+        np.testing.assert_array_equal(reader.read(0, 7, out=out), expected)
+
+
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
 def test_fortran_images_are_read_and_stacks_refused(tmp_path, save):
     path = tmp_path / "a.npz"

@@ -52,17 +52,18 @@ class Hdf5Reader(Reader):
         self._file = file
         self._layout = layout
         self._dataset = _open_with_cache(file, info.key, layout)
+        self._leaves_gaps = _leaves_gaps(self._dataset)
         self._slab: np.ndarray[Any, Any] | None = None
         self._slab_start = 0
 
     def _read_block(self, start: int, stop: int, out: np.ndarray[Any, Any]) -> None:
         # With a channel axis, where there is one.
         if not self.info.is_stack:
-            self._dataset.read_direct(out.reshape(self.info.shape))
+            self._fill(out.reshape(self.info.shape), np.s_[:])
             return
         values = out.reshape(stop - start, *self.info.shape[1:])
         if self._layout is None or self._layout.slab_images == 1:
-            self._dataset.read_direct(values, source_sel=np.s_[start:stop])
+            self._fill(values, np.s_[start:stop])
             return
         place = start
         while place < stop:
@@ -70,7 +71,7 @@ class Hdf5Reader(Reader):
             part = values[place - start : slab_stop - start]
             is_kept = self._slab is not None and self._slab_start == slab_start
             if not is_kept and place == slab_start and slab_stop <= stop:
-                self._dataset.read_direct(part, source_sel=np.s_[place:slab_stop])
+                self._fill(part, np.s_[place:slab_stop])
             else:
                 slab = self._get_slab(slab_start, slab_stop)
                 part[...] = slab[place - slab_start :][: len(part)]
@@ -81,7 +82,7 @@ class Hdf5Reader(Reader):
             # The old one goes first: one in memory, not two.
             self._slab = None
             slab = np.empty((stop - start, *self.info.shape[1:]), self.info.dtype)
-            self._dataset.read_direct(slab, source_sel=np.s_[start:stop])
+            self._fill(slab, np.s_[start:stop])
             self._slab, self._slab_start = slab, start
         return self._slab
 
@@ -96,12 +97,31 @@ class Hdf5Reader(Reader):
         # A channel axis of 1 may be left over.
         n_left = len(self.info.shape) - len(part)
         values = np.empty((*shape, *(1,) * n_left), dtype=self.info.dtype)
-        self._dataset.read_direct(values, source_sel=(*part, *(slice(None),) * n_left))
+        self._fill(values, (*part, *(slice(None),) * n_left))
         return values
+
+    def _fill(
+        self, target: np.ndarray[Any, Any], part: slice | tuple[slice, ...]
+    ) -> None:
+        """Read part of the dataset into the whole of `target`."""
+        if self._leaves_gaps:
+            # As h5py's own `dataset[...]` does.
+            target[...] = 0
+        self._dataset.read_direct(target, source_sel=part)
 
     def _release(self) -> None:
         self._slab = None
         self._file.close()
+
+
+def _leaves_gaps(dataset: h5py.Dataset) -> bool:
+    """Whether HDF5 leaves memory as it is where nothing was ever written."""
+    created_with = dataset.id.get_create_plist()
+    never, undefined = h5py.h5d.FILL_TIME_NEVER, h5py.h5d.FILL_VALUE_UNDEFINED
+    return bool(
+        created_with.get_fill_time() == never
+        or created_with.fill_value_defined() == undefined
+    )
 
 
 def _open_with_cache(
