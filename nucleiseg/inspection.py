@@ -34,7 +34,8 @@ class DatasetFacts:
     highest: float | None
     n_looked_at: int
     problem: str | None = None
-    """Why the range is not known, why it is no image, or which images would fail."""
+    """Why the range is not known, why it is no image, which images would fail, or of
+    which dataset it is a further name."""
     is_damaged: bool = False
     """Whether its values cannot be read although its header can."""
 
@@ -63,7 +64,12 @@ def inspect_archive(
             f"{path}: holds no datasets at all; save images in it, (N, H, W) or (H, W)"
         )
     facts = []
+    listed = {info.key for info in infos}
     for info in infos:
+        if info.alias_of in listed:
+            words = f"is {info.alias_of} under another name (a hard link)"
+            facts.append(DatasetFacts(info, None, None, 0, words))
+            continue
         try:
             facts.append(_measure(path, info, read_all))
         except ArchiveError as error:

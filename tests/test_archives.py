@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from nucleiseg import archives
-from nucleiseg.archives.selection import compile_glob
+from nucleiseg.archives.globs import compile_glob
 from nucleiseg.errors import ArchiveError
 
 STACK_SHAPE = (7, 12, 10)
@@ -422,6 +422,120 @@ def test_hdf5_is_listed_by_name_without_links(plate):
     ]
     assert get_keys(archives.list_datasets(plate)) == ["/odd1", "/odd[1]", *wells]
     assert "elsewhere" in get_error(archives.open_reader, plate, "/elsewhere")
+
+
+def test_links_are_refused_with_what_to_name_instead(plate):
+    with h5py.File(plate, "a") as file:
+        file["first"] = h5py.SoftLink("/wells/A1/images")
+        file["wells/newest"] = h5py.SoftLink("B2")
+        file["again"] = h5py.SoftLink("/wells/newest/images")
+        file["gone"] = h5py.SoftLink("/wells/C3/images")
+        file["round"] = h5py.SoftLink("/round")
+        file["plates/p7"] = h5py.ExternalLink("other.h5", "/wells")
+    other = plate.with_name("other.h5")
+    for key, words in [
+        ("first", "/first is a soft link to /wells/A1/images, and links are not"),
+        ("first", "followed; name /wells/A1/images instead"),
+        ("/wells/newest/images", "/wells/newest is a soft link to /wells/B2, and"),
+        ("/wells/newest/images", "; name /wells/B2/images instead"),
+        ("/again", "/again is a soft link to /wells/newest/images, and links"),
+        ("/again", "; name /wells/B2/images instead"),
+        ("/aga*", "; name /wells/B2/images instead"),
+        ("/wells/new*/im*", "; name /wells/B2/im* instead"),
+        ("/gone", "nor is there a dataset /wells/C3/images; available: /odd1"),
+        ("/round", "nor is there a dataset /round"),
+        ("/elsewhere", f"/elsewhere is an external link to {other}:/images, and links"),
+        ("/elsewhere", f"; name {other}:/images instead"),
+        ("/plates/*/A1/images", f"; name {other}:/wells/A1/images instead"),
+    ]:
+        assert words in get_error(archives.find_images, plate, key)
+    assert f"; name {other}:/images instead" in get_error(
+        archives.open_reader, plate, "elsewhere"
+    )
+
+
+@pytest.fixture
+def twice(tmp_path):
+    """Save a plate whose wells have names by row and by day."""
+    path = tmp_path / "twice.h5"
+    with h5py.File(path, "w", userblock_size=512) as file:
+        for number, well in enumerate(["A1", "B1"]):
+            file[f"wells/{well}/images"] = draw(seed=number)
+            file[f"wells/{well}/masks"] = draw("bool")
+            file[f"days/{number}"] = file[f"wells/{well}"]
+        file["best"] = file["wells/B1/images"]
+        file["wells/A1/up"] = file["/"]
+        file["wells/A1/blank"] = file["wells/B1/masks"]
+    return path
+
+
+def test_every_hard_link_of_a_dataset_is_a_name_of_it(twice):
+    found = {info.key: info.alias_of for info in archives.list_datasets(twice)}
+    assert found == {
+        "/best": None,
+        "/days/0/blank": None,
+        "/days/0/images": None,
+        "/days/0/masks": None,
+        "/days/1/images": "/best",
+        "/days/1/masks": "/days/0/blank",
+        "/wells/A1/blank": "/days/0/blank",
+        "/wells/A1/images": "/days/0/images",
+        "/wells/A1/masks": "/days/0/masks",
+        "/wells/B1/images": "/best",
+        "/wells/B1/masks": "/days/0/blank",
+    }
+    for number, well in enumerate(["A1", "B1"]):
+        for key in (f"/wells/{well}/images", f"/days/{number}/images"):
+            assert get_keys(archives.find_images(twice, key)) == [key]
+            np.testing.assert_array_equal(read_all(twice, key), draw(seed=number))
+
+
+def test_a_glob_finds_a_dataset_by_any_of_its_names_but_once(twice, caplog):
+    wells = ["/wells/A1/images", "/wells/B1/images"]
+    assert get_keys(archives.find_images(twice, "/wells/*/images")) == wells
+    assert get_keys(archives.find_images(twice, "/days/?/im*")) == [
+        "/days/0/images",
+        "/days/1/images",
+    ]
+    assert not caplog.messages
+    assert get_keys(archives.find_images(twice, "**")) == ["/best", "/days/0/images"]
+    (message,) = caplog.messages
+    assert message == (
+        f"{twice}: left out what is the same dataset under another name (a hard "
+        "link): /days/1/images is /best, /wells/A1/images is /days/0/images, "
+        "/wells/B1/images is /best"
+    )
+    # What cannot be used is listed once, too.
+    unfit = archives.find_unfit_images(twice, "**")
+    assert get_keys(unfit) == ["/days/0/blank", "/days/0/masks"]
+
+
+def test_one_mask_may_serve_several_images(twice):
+    found = archives.find_labels(twice, "/wells/*/[bm]*")
+    assert get_keys(found) == [
+        "/wells/A1/blank",
+        "/wells/A1/masks",
+        "/wells/B1/masks",
+    ]
+
+
+def test_the_only_dataset_may_have_several_names(tmp_path):
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        file["b"] = draw()
+        file["a"] = file["b"]
+    assert get_keys(archives.find_images(path, None)) == ["/a"]
+
+
+def test_groups_linked_into_each_other_have_too_many_names(tmp_path):
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        group = file
+        for _ in range(40):
+            group = group.create_group("a")
+            group.parent["b"] = group
+        group["X"] = draw()
+    assert "over 100,000 further names" in get_error(archives.list_datasets, path)
 
 
 @pytest.mark.parametrize(

@@ -111,6 +111,18 @@ def test_a_key_chooses(tmp_path):
         inspect_archive(path, "/a/image")
 
 
+def test_a_further_name_is_listed_but_not_read_again(tmp_path):
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        file["a"] = IMAGES
+        file["b"] = file["a"]
+    first, second = inspect_archive(path)
+    assert (first.highest, first.problem) == (1151, None)
+    assert second.problem == "is /a under another name (a hard link)"
+    assert second.n_looked_at == 0
+    assert inspect_one(path, key="b").highest == 1151
+
+
 def test_a_key_of_a_colour_dataset_gets_the_remedy_for_images(tmp_path):
     path = save(tmp_path / "a.npz", X=np.zeros((3, 16, 24, 3), "uint8"))
     with pytest.raises(ArchiveError, match="convert it to grey"):

@@ -255,6 +255,12 @@ class TestNamedTwice:
         self.expect_once(plan, "plate.h5:/wells/A2/images", "plate.h5:/wells/*/images")
         assert "plate.h5:/wells/A2/images is named twice" in caplog.text
 
+    def test_two_names_of_one_dataset(self, plan, folder, caplog):
+        with h5py.File(folder / "plate.h5", "a") as file:
+            file["days/1"] = file["wells"]
+        self.expect_once(plan, "plate.h5:/wells/*/images", "plate.h5:/days/1/*/images")
+        assert "plate.h5:/days/1/A1/images is named twice" in caplog.text
+
     def test_leading_slash(self, plan):
         self.expect_once(plan, "plate.h5:/wells/*/images", "plate.h5:wells/A1/images")
 

@@ -15,6 +15,7 @@ from nucleiseg.archives.access import (
 )
 from nucleiseg.archives.datasets import DatasetInfo
 from nucleiseg.archives.failures import to_one_line
+from nucleiseg.archives.globs import find_glob_words, is_glob
 from nucleiseg.archives.identity import fingerprint
 from nucleiseg.archives.index import (
     MemberNote,
@@ -25,7 +26,7 @@ from nucleiseg.archives.index import (
 )
 from nucleiseg.archives.passing import Member, pass_members
 from nucleiseg.archives.reader import Reader
-from nucleiseg.archives.selection import find_glob_words, is_glob, split_name
+from nucleiseg.archives.selection import split_name
 
 __all__ = [
     "DatasetInfo",

@@ -6,19 +6,17 @@ import os
 from typing import TYPE_CHECKING
 
 from nucleiseg.archives import hdf5, npz
+from nucleiseg.archives.explaining import explain_no_match
 from nucleiseg.archives.failures import DAMAGED_REMEDY, make_error
 from nucleiseg.archives.files import Kind, recognise
 from nucleiseg.archives.index import find_points, read_note
-from nucleiseg.archives.selection import (
-    choose_datasets,
-    explain_no_match,
-    list_unfit,
-)
+from nucleiseg.archives.selection import choose_datasets, list_unfit
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from nucleiseg.archives.datasets import DatasetInfo
+    from nucleiseg.archives.hdf5_links import Link
     from nucleiseg.archives.reader import Reader
 
 
@@ -33,8 +31,9 @@ def list_datasets(path: str | os.PathLike[str]) -> list[DatasetInfo]:
     Returns
     -------
     list of DatasetInfo
-        In file order (npz) or name order (HDF5); unusable ones say why. Links of
-        HDF5 are not followed, so that nothing is listed twice.
+        In file order (npz) or name order (HDF5); unusable ones say why. Of HDF5, soft
+        and external links are not followed; what has several names, by hard links, is
+        listed under each, and all but the first have `alias_of`.
 
     Raises
     ------
@@ -62,7 +61,8 @@ def find_images(path: str | os.PathLike[str], key: str | None) -> list[DatasetIn
     -------
     list of DatasetInfo
         At least one, each with `problem` None, in the order of `list_datasets`. Of
-        several that a glob matches, the unusable ones are left out.
+        several that a glob matches, the unusable ones are left out, and with a warning
+        further names of one dataset.
 
     Raises
     ------
@@ -74,7 +74,9 @@ def find_images(path: str | os.PathLike[str], key: str | None) -> list[DatasetIn
         list_datasets(path),
         key=key,
         find_problem=lambda info: info.problem,
+        list_links=lambda: _list_links(path),
         purpose="image",
+        is_each_once=True,
     )
 
 
@@ -106,14 +108,17 @@ def find_unfit_images(
 def find_labels(path: str | os.PathLike[str], key: str | None) -> list[DatasetInfo]:
     """Find datasets of label images or masks: as `find_images`, for the truth.
 
-    Any bool, integer or float dtype will do, so `problem` of a result may be set.
+    Any bool, integer or float dtype will do, so `problem` of a result may be set. Of
+    several names of one dataset all are found: one blank mask may serve many wells.
     """
     return choose_datasets(
         os.fspath(path),
         list_datasets(path),
         key=key,
         find_problem=lambda info: info.label_problem,
+        list_links=lambda: _list_links(path),
         purpose="label",
+        is_each_once=False,
     )
 
 
@@ -160,11 +165,18 @@ def open_reader(
             name, key, find_points=lambda known: _find_points(name, known, index)
         )
     if reader is None:
-        raise make_error(name, explain_no_match(list_datasets(path), key))
+        links = _list_links(path)
+        raise make_error(name, explain_no_match(list_datasets(path), key, links))
     if reader.info.label_problem:
         reader.close()
         raise make_error(f"{name}:{reader.info.key}", reader.info.label_problem)
     return reader
+
+
+def _list_links(path: str | os.PathLike[str]) -> list[Link]:
+    if recognise(path) is Kind.NPZ:
+        return []
+    return hdf5.list_links(os.fspath(path))
 
 
 def _find_points(name: str, key: str, index: tuple[Path, str] | None) -> Path | None:

@@ -43,6 +43,10 @@ class DatasetInfo:
     access_problem: str | None = None
     """What reading costs where chunks fit it badly, and the remedy; it can be read."""
 
+    alias_of: str | None = None
+    """Key of the same dataset's first name, where this is a further one: HDF5 gives a
+    dataset several by hard links."""
+
     @property
     def is_stack(self) -> bool:
         """Whether it holds images along a first axis; else it is one image."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import h5py
@@ -19,6 +20,7 @@ from nucleiseg.archives.failures import (
     give_reason,
     make_error,
 )
+from nucleiseg.archives.hdf5_links import Link, Names, find_names
 from nucleiseg.archives.hdf5_reader import Hdf5Reader, get_layout
 
 if TYPE_CHECKING:
@@ -49,19 +51,34 @@ _FILTER_NAMES = {
 
 
 def list_datasets(name: str) -> list[DatasetInfo]:
-    """List the datasets of an HDF5 file in name order, without following links."""
+    """List the datasets of an HDF5 file in name order, under each of their names."""
     with _open_file(name) as file:
-        names: list[str | bytes] = []
-        try:
-            file.visit(names.append)
-        except HDF5_FAILURES as error:
-            raise make_error(
-                name,
-                f"its groups cannot be read ({give_reason(error)}); {DAMAGED_REMEDY}",
-            ) from error
-        keys = sorted("/" + _to_text(found) for found in names)
-        described = [_describe(file, key) for key in keys]
-        return [info for info in described if info is not None]
+        first: dict[int, str] = {}
+        datasets = []
+        for key, address in _find_names(name, file).objects.items():
+            info = _describe(file, key)
+            if info is None:
+                continue
+            if address in first:
+                info = replace(info, alias_of=first[address])
+            first.setdefault(address, key)
+            datasets.append(info)
+        return datasets
+
+
+def list_links(name: str) -> list[Link]:
+    """List the soft and external links of an HDF5 file."""
+    with _open_file(name) as file:
+        return _find_names(name, file).links
+
+
+def _find_names(name: str, file: h5py.File) -> Names:
+    try:
+        return find_names(name, file)
+    except HDF5_FAILURES as error:
+        raise make_error(
+            name, f"its groups cannot be read ({give_reason(error)}); {DAMAGED_REMEDY}"
+        ) from error
 
 
 def open_dataset(name: str, key: str) -> Reader | None:
@@ -128,11 +145,6 @@ def _bound_metadata_cache(file: h5py.File) -> None:
     # 0: off.
     config.incr_mode = config.flash_incr_mode = config.decr_mode = 0
     file.id.set_mdc_config(config)
-
-
-def _to_text(name: str | bytes) -> str:
-    """Make text of a name that h5py gives as bytes, because it is not UTF-8."""
-    return name if isinstance(name, str) else name.decode("utf-8", "surrogateescape")
 
 
 def _describe(file: h5py.File, key: str) -> DatasetInfo | None:

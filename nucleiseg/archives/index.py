@@ -16,11 +16,11 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from nucleiseg.archives import npz
+from nucleiseg.archives.explaining import explain_no_match
 from nucleiseg.archives.failures import ZIP_FAILURES, give_reason, make_error
 from nucleiseg.archives.files import Kind, recognise
 from nucleiseg.archives.identity import fingerprint as find_fingerprint
 from nucleiseg.archives.inflating import InflateError, inflate_all
-from nucleiseg.archives.selection import explain_no_match
 from nucleiseg.atomic import create_private, publish_json
 from nucleiseg.errors import RunError
 

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-import difflib
+import logging
 import os
 import re
 import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from nucleiseg.archives.datasets import DatasetInfo
-from nucleiseg.archives.failures import make_error
+from nucleiseg.archives.explaining import explain_no_match, shorten
+from nucleiseg.archives.failures import make_error, to_one_line
+from nucleiseg.archives.globs import compile_glob, is_glob
+
+if TYPE_CHECKING:
+    from nucleiseg.archives.hdf5_links import Link
+
+logger = logging.getLogger(__name__)
 
 FindProblem = Callable[[DatasetInfo], str | None]
 
-_MAX_LISTED = 8
-_GLOB_CHARACTERS = frozenset("*?[")
 _SUFFIX_THEN_COLON = re.compile(r"\.(?:npz|h5|hdf5)(:)", re.IGNORECASE)
 
 
@@ -58,7 +64,9 @@ def choose_datasets(
     *,
     key: str | None,
     find_problem: FindProblem,
+    list_links: Callable[[], Sequence[Link]],
     purpose: str,
+    is_each_once: bool,
 ) -> list[DatasetInfo]:
     """Choose the datasets that `key` names, or the only one that fits.
 
@@ -72,8 +80,12 @@ def choose_datasets(
         Key or glob, with or without a leading slash; None for the only one.
     find_problem : callable
         Why a dataset is unfit, or None.
+    list_links : callable
+        What the archive has of links; for messages, asked only then.
     purpose : str
         What is looked for, singular, such as `image`; for messages.
+    is_each_once : bool
+        Whether a dataset of which several names match is chosen by the first alone.
 
     Returns
     -------
@@ -89,7 +101,7 @@ def choose_datasets(
         return [_choose_only(name, datasets, find_problem, purpose)]
     matches = _match_keys(name, datasets, key)
     if not matches:
-        raise make_error(name, explain_no_match(datasets, key))
+        raise make_error(name, explain_no_match(datasets, key, list_links()))
     fit = [info for info in matches if find_problem(info) is None]
     if not fit and len(matches) == 1:
         raise make_error(f"{name}:{matches[0].key}", str(find_problem(matches[0])))
@@ -98,99 +110,37 @@ def choose_datasets(
         raise make_error(name, _list_problems(matches, find_problem, start))
     if len(fit) > 1:
         # `/**` should not count nuclei in a table of coordinates.
-        return [info for info in fit if info.has_image_sides] or fit
-    return fit
+        fit = [info for info in fit if info.has_image_sides] or fit
+    return _take_once(name, fit) if is_each_once else fit
 
 
 def list_unfit(
     name: str, datasets: Sequence[DatasetInfo], *, key: str, find_problem: FindProblem
 ) -> list[DatasetInfo]:
     """List what a key or glob matches and looks like images but cannot be used."""
-    return [
-        info
-        for info in _match_keys(name, datasets, key)
-        if find_problem(info) is not None and info.looks_like_images
-    ]
+    unfit: dict[str, DatasetInfo] = {}
+    for info in _match_keys(name, datasets, key):
+        if find_problem(info) is not None and info.looks_like_images:
+            unfit.setdefault(info.alias_of or info.key, info)
+    return list(unfit.values())
 
 
-def explain_no_match(datasets: Sequence[DatasetInfo], key: str) -> str:
-    """Say that no dataset has this key, which is nearest and which there are."""
-    keys = [info.key for info in datasets]
-    if not keys:
-        return f"no dataset matches {key}: it holds no datasets at all"
-    near = _find_nearest(keys, key)
-    nearest = f"; the nearest is {near}" if near else ""
-    return f"no dataset matches {key}{nearest}; available: {_shorten(keys)}"
-
-
-def compile_glob(pattern: str) -> re.Pattern[str]:
-    """Compile a glob over keys without their leading slash.
-
-    `*` and `?` stay within a path component, `**` crosses them (`**/` also stands
-    for none), `[...]` is a set of characters, `[!...]` all others. Each is a group.
-
-    Raises
-    ------
-    re.error
-        For a set such as `[z-a]`.
-    """
-    tokens = re.compile(r"\*\*/|\*\*|\*|\?|\[!?\]?[^\]]*\]|.", re.DOTALL)
-    plain = {"**/": "((?:.*/)?)", "**": "(.*)", "*": "([^/]*)", "?": "([^/])"}
-    parts = []
-    for token in tokens.findall(pattern):
-        if token in plain:
-            parts.append(plain[token])
-        elif len(token) > 1:
-            inside = token[1:-1]
-            negation = "^" if inside.startswith("!") else ""
-            inside = re.sub(r"([\\^\[\]&~|])", r"\\\1", inside[len(negation) :])
-            parts.append(f"((?!/)[{negation}{inside}])")
-        else:
-            parts.append(re.escape(token))
-    return re.compile("".join(parts), re.DOTALL)
-
-
-def is_glob(key: str) -> bool:
-    """Tell a glob from a key, by its characters."""
-    return bool(_GLOB_CHARACTERS & set(key))
-
-
-def find_glob_words(pattern: str, key: str) -> tuple[str, ...]:
-    """Give what the wildcards of a glob stand for in a key, as whole words.
-
-    Parameters
-    ----------
-    pattern : str
-        A glob that matches the key.
-    key : str
-
-    Returns
-    -------
-    tuple of str
-        In order; letters and digits beside a wildcard are of its word.
-
-    Examples
-    --------
-    >>> find_glob_words("/wells/*/labels", "/wells/A1/labels")
-    ('A1',)
-    >>> find_glob_words("**/plate?_labels", "day 2/plate7_labels")
-    ('day 2', 'plate7')
-    """
-    key = key.lstrip("/")
-    found = compile_glob(pattern.lstrip("/")).fullmatch(key)
-    if found is None:
-        raise ValueError(f"the glob {pattern} does not match {key}")
-    spans: list[tuple[int, int]] = []
-    for number, text in enumerate(found.groups(), start=1):
-        for part in re.finditer(r"[^/]+", text):
-            start, end = (found.start(number) + place for place in part.span())
-            while start > 0 and key[start - 1].isalnum():
-                start -= 1
-            while end < len(key) and key[end].isalnum():
-                end += 1
-            if (start, end) not in spans:
-                spans.append((start, end))
-    return tuple(key[start:end] for start, end in spans)
+def _take_once(name: str, matches: Sequence[DatasetInfo]) -> list[DatasetInfo]:
+    """Leave out, and say so, what matches under a further name."""
+    chosen: dict[str, DatasetInfo] = {}
+    left_out = []
+    for info in matches:
+        first = chosen.setdefault(info.alias_of or info.key, info)
+        if first is not info:
+            left_out.append(f"{info.key} is {first.key}")
+    if left_out:
+        logger.warning(
+            "%s: left out what is the same dataset under another name (a hard link): "
+            "%s",
+            to_one_line(name),
+            to_one_line(shorten(left_out)),
+        )
+    return list(chosen.values())
 
 
 def _match_keys(
@@ -212,6 +162,7 @@ def _match_keys(
 def _choose_only(
     name: str, datasets: Sequence[DatasetInfo], find_problem: FindProblem, purpose: str
 ) -> DatasetInfo:
+    datasets = [info for info in datasets if info.alias_of is None]
     fit = [
         info for info in datasets if info.has_image_sides and find_problem(info) is None
     ]
@@ -226,7 +177,7 @@ def _choose_only(
         ]
         raise make_error(
             name,
-            f"holds {len(fit)} {purpose} datasets; name one of {_shorten(choices)}",
+            f"holds {len(fit)} {purpose} datasets; name one of {shorten(choices)}",
         )
     if not datasets:
         raise make_error(name, f"holds no {purpose} dataset, nor any other")
@@ -246,32 +197,4 @@ def _list_problems(
     datasets: Sequence[DatasetInfo], find_problem: FindProblem, start: str
 ) -> str:
     problems = [f"{info.key} {find_problem(info)}" for info in datasets]
-    return f"{start}; {_shorten(problems, n_most=3, separator='; ')}"
-
-
-def _shorten(
-    items: Sequence[str], *, n_most: int = _MAX_LISTED, separator: str = ", "
-) -> str:
-    n_more = len(items) - n_most
-    more = f"{separator}and {n_more} more" if n_more > 0 else ""
-    return separator.join(items[:n_most]) + more
-
-
-def _find_nearest(keys: Sequence[str], key: str) -> str | None:
-    """Find the key that was probably meant, by whole path or by last component."""
-    group = key.strip("/") + "/"
-    inside = [known for known in keys if known.lstrip("/").startswith(group)]
-    if inside:
-        return inside[0]
-    for shorten in (lambda text: text.strip("/"), _get_last_component):
-        by_text: dict[str, str] = {}
-        for known in keys:
-            by_text.setdefault(shorten(known).lower(), known)
-        near = difflib.get_close_matches(shorten(key).lower(), by_text, n=1)
-        if near:
-            return by_text[near[0]]
-    return None
-
-
-def _get_last_component(key: str) -> str:
-    return key.rstrip("/").rpartition("/")[2]
+    return f"{start}; {shorten(problems, n_most=3, separator='; ')}"

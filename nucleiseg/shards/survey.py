@@ -72,16 +72,18 @@ def survey(inputs: Sequence[str]) -> tuple[list[ArchiveRef], list[Item]]:
             references[archive], fingerprint=found.fingerprint
         )
         for info in found.datasets:
-            if (archive, info.key) in items:
+            # Two inputs may have it by two names.
+            place = (archive, info.alias_of or info.key)
+            if place in items:
                 logger.warning(
                     "%s:%s is named twice; it is counted once", path, info.key
                 )
             elif info.n_images == 0:
                 logger.warning("%s:%s holds 0 images", path, info.key)
-            items.setdefault((archive, info.key), Item(archive, info.key, info, None))
+            items.setdefault(place, Item(archive, info.key, info, None))
         for info in found.unfit:
             unfit = _fail(archive, info.key, str(info.problem))
-            items.setdefault((archive, info.key), unfit)
+            items.setdefault((archive, info.alias_of or info.key), unfit)
     return references, list(items.values())
 
 
