@@ -785,6 +785,72 @@ def test_a_flipped_byte_of_a_deflated_member_is_noticed(tmp_path):
         np.testing.assert_array_equal(reader.read(0, 100), X[:100])
 
 
+def save_flipped(path, X, tail=b""):
+    """Save an array without compression, and flip a byte of its fourth image.
+
+    zipfile reads 4 KB together with a header, and compares their CRC: it takes more.
+    """
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+        with archive.open("X.npy", "w") as member:
+            np.lib.format.write_array(member, X)
+            member.write(tail)
+    flip(path, path.read_bytes().index(X[3].tobytes()) + 5)
+
+
+@pytest.mark.parametrize("step", [1, 3, 7])
+@pytest.mark.parametrize("tail", [b"", bytes(3 << 20)], ids=["", "tail"])
+def test_a_flipped_byte_of_a_stored_member_is_noticed_at_its_end(tmp_path, step, tail):
+    path = tmp_path / "a.npz"
+    X = draw("uint16", (7, 64, 40))
+    save_flipped(path, X, tail)
+    with archives.open_reader(path, "X") as reader:
+        for start in range(0, 7 - step, step):
+            assert reader.read(start, start + step).shape == (step, 64, 40)
+        last = range(0, 7, step)[-1]
+        for _ in range(2):
+            assert "Bad CRC-32 for file 'X.npy'" in get_error(reader.read, last, 7)
+        # A reader that failed can still read what may be sound.
+        np.testing.assert_array_equal(reader.read(0, 3), X[:3])
+
+
+def test_regions_read_in_order_notice_a_flipped_byte(tmp_path):
+    path = tmp_path / "a.npz"
+    save_flipped(path, draw(shape=(7, 64, 40)))
+    with archives.open_reader(path, "X") as reader:
+        for image in range(7):
+            reader.read_region(image, (0, 9), (0, 40))
+            if image < 6:
+                reader.read_region(image, (9, 64), (0, 40))
+        assert "image 6 cannot be read (Bad CRC-32" in get_error(
+            reader.read_region, 6, (9, 64), (0, 40)
+        )
+
+
+def test_what_is_read_out_of_order_is_not_read_again_for_its_sum(tmp_path, monkeypatch):
+    path = tmp_path / "a.npz"
+    X = draw(shape=(7, 64, 40))
+    save_flipped(path, X, bytes(1 << 20))
+    read = []
+    real = os.preadv
+    monkeypatch.setattr(
+        os, "preadv", lambda *args: read.append(real(*args)) or read[-1]
+    )
+    with archives.open_reader(path, "X") as reader:
+        n_header_bytes = sum(read)
+        for start in (4, 6, 0, 2):
+            reader.read(start, min(start + 2, 7))
+    assert sum(read) == n_header_bytes + X.nbytes
+
+
+def test_whole_stored_members_pass_however_they_are_read(tmp_path):
+    path = tmp_path / "a.npz"
+    X = draw(shape=(7, 64, 40))
+    np.savez(path, X=X)
+    with archives.open_reader(path, "X") as reader:
+        for start, stop in [(0, 4), (2, 6), (6, 7), (0, 7), (6, 7), (0, 3), (3, 7)]:
+            np.testing.assert_array_equal(reader.read(start, stop), X[start:stop])
+
+
 def save_broken_stream(path):
     """Save 60 images of which the deflate stream breaks in the middle."""
     X = np.random.default_rng(0).integers(0, 255, (60, 64, 64), "uint8")

@@ -381,6 +381,22 @@ def test_a_flipped_byte_is_noted_with_the_same_words(tmp_path, save, n_threads):
     assert pass_over(path, folder, "y").damage is None
 
 
+def test_a_stored_member_is_summed_up_by_the_pass_alone(tmp_path):
+    """Else an image would fail or not by how the images were divided."""
+    path = tmp_path / "a.npz"
+    X = draw_images(3)
+    np.savez(path, X=X)
+    assert pass_over(path, tmp_path / "index").damage is None
+    print_before = archives.fingerprint(path)
+    flip(path, path.stat().st_size // 2)
+    with archives.open_reader(
+        path, "X", index=(tmp_path / "index", print_before)
+    ) as reader:
+        assert reader.read(0, 3).shape == X.shape
+    with archives.open_reader(path, "X") as reader:
+        assert "Bad CRC-32" in get_error(reader.read, 0, 3)
+
+
 def test_a_broken_stream_and_a_broken_header(tmp_path):
     path = tmp_path / "a.npz"
     np.savez_compressed(path, X=draw_images(), y=draw_images(seed=2))

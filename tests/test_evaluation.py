@@ -216,6 +216,17 @@ def test_labels_against_labels(tmp_path):
     assert found.notes == ()
 
 
+def test_damage_of_labels_without_compression_is_noticed(tmp_path):
+    labels = draw_labels([2, 1, 0], side=96)
+    truth = tmp_path / "t.npz"
+    np.savez(truth, y=labels)
+    content = bytearray(truth.read_bytes())
+    content[content.index(labels[1].tobytes())] ^= 4
+    truth.write_bytes(content)
+    with pytest.raises(NucleisegError, match="Bad CRC-32"):
+        evaluate(write_h5(tmp_path / "p.h5", x=labels) + ":x", f"{truth}:y")
+
+
 def test_one_image_in_two_axes(tmp_path):
     truth = write_npz(tmp_path / "t.npz", y=draw_labels([4])[0])
     found = evaluate(truth, truth)

@@ -97,6 +97,17 @@ def test_a_damaged_dataset_is_named_and_leaves_the_others(tmp_path):
     assert (good.highest, good.is_damaged) == (1151, False)
 
 
+def test_a_damaged_dataset_without_compression_is_noticed(tmp_path):
+    images = np.tile(IMAGES, (1, 4, 4))
+    path = save(tmp_path / "a.npz", X=images)
+    content = bytearray(path.read_bytes())
+    content[content.index(images[1].tobytes())] ^= 1
+    path.write_bytes(content)
+    facts = inspect_one(path)
+    assert facts.is_damaged
+    assert "Bad CRC-32" in facts.problem
+
+
 def test_a_key_chooses(tmp_path):
     path = tmp_path / "a.h5"
     with h5py.File(path, "w") as file:

@@ -140,7 +140,8 @@ def open_reader(
         Where `pass_member` noted what it found, and of which archive. A deflated npz
         member is then inflated only where it is read, and a damaged member is refused
         at once. Without it such a member is inflated from its start: fast forwards
-        only. HDF5 needs none.
+        only; and damage that its CRC alone shows is found by reading all of the images
+        in order, at the last one. HDF5 needs none.
 
     Returns
     -------
@@ -162,7 +163,10 @@ def open_reader(
         reader = hdf5.open_dataset(name, key)
     else:
         reader = npz.open_member(
-            name, key, find_points=lambda known: _find_points(name, known, index)
+            name,
+            key,
+            find_points=lambda known: _find_points(name, known, index),
+            is_checked=index is not None,
         )
     if reader is None:
         links = _list_links(path)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-from typing import IO, TYPE_CHECKING
+import zipfile
+import zlib
+from typing import IO
 
 from nucleiseg.archives.gzip_view import find_data
-
-if TYPE_CHECKING:
-    import zipfile
 
 _PIECE_BYTES = 1 << 20
 
@@ -49,8 +48,9 @@ class StreamedMember:
                 self._damage = (stop, error)
             raise
 
-    def check_to_end(self) -> None:
-        """Read on to the member's end, where zipfile compares the CRC."""
+    def check_to_end(self, start: int) -> None:
+        """Read on from `start` to the member's end, where zipfile compares the CRC."""
+        assert start == self._position
         while self._position < self._member.file_size:
             self._read_piece(_PIECE_BYTES)
 
@@ -76,13 +76,34 @@ class StoredMember:
     """A member without compression: read in place.
 
     Not mapped: a map of a file that somebody truncates kills the process instead
-    of raising. Its CRC is not compared: only the pass over the whole member can, and
-    what is found damaged must not depend on how the work was divided.
+    of raising.
+
+    Parameters
+    ----------
+    name : str
+        The zip file.
+    member : ZipInfo
+        Stored.
+    n_header_bytes : int
+        Read at once: whether they are there is known before an array is.
+    is_checked : bool
+        Whether a pass has compared the CRC. Without one, what is read forwards from the
+        start is summed up and compared at the end; what is read elsewhere is not, for
+        that takes all of the member. With one nothing is: what is found damaged must
+        not depend on how the work was divided.
     """
 
     def __init__(
-        self, name: str, member: zipfile.ZipInfo, *, n_header_bytes: int
+        self,
+        name: str,
+        member: zipfile.ZipInfo,
+        *,
+        n_header_bytes: int,
+        is_checked: bool,
     ) -> None:
+        self._member = member
+        self._is_checked = is_checked
+        self._n_summed = self._sum = 0
         self._file = open(name, "rb")
         try:
             self._offset = find_data(self._file.fileno(), member)
@@ -93,13 +114,29 @@ class StoredMember:
 
     def read_into(self, start: int, target: memoryview) -> None:
         """Fill `target` with the member's bytes from `start` on."""
-        start += self._offset
-        while target:
-            n_read = os.preadv(self._file.fileno(), [target], start)
+        place = self._offset + start
+        rest = target
+        while rest:
+            n_read = os.preadv(self._file.fileno(), [rest], place)
             if not n_read:
                 raise EOFError
-            target = target[n_read:]
-            start += n_read
+            rest = rest[n_read:]
+            place += n_read
+        n_known = self._n_summed - start
+        if not self._is_checked and 0 <= n_known < len(target):
+            self._sum = zlib.crc32(target[n_known:], self._sum)
+            self._n_summed = start + len(target)
+
+    def check_to_end(self, start: int) -> None:
+        """Read on from `start` to the end if all before was read; compare the CRC."""
+        n_bytes = self._member.file_size
+        while not self._is_checked and start == self._n_summed < n_bytes:
+            piece = bytearray(min(_PIECE_BYTES, n_bytes - start))
+            self.read_into(start, memoryview(piece))
+            start += len(piece)
+        if self._n_summed == n_bytes and self._sum != self._member.CRC:
+            # zipfile's words.
+            raise zipfile.BadZipFile(f"Bad CRC-32 for file {self._member.filename!r}")
 
     def close(self) -> None:
         """Close the file."""

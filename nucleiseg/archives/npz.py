@@ -59,7 +59,11 @@ def list_directory(name: str) -> Iterator[tuple[object, ...]]:
 
 
 def open_member(
-    name: str, key: str, *, find_points: Callable[[str], Path | None]
+    name: str,
+    key: str,
+    *,
+    find_points: Callable[[str], Path | None],
+    is_checked: bool,
 ) -> Reader | None:
     """Open a reader of one array, or None where there is none of this key.
 
@@ -70,6 +74,8 @@ def open_member(
     find_points : callable
         From the member's own key to the file of its seek points, if it has one; or it
         raises what is known against reading it.
+    is_checked : bool
+        Whether a pass has read all of the member and compared its CRC.
     """
     archive = open_archive(name)
     try:
@@ -77,7 +83,8 @@ def open_member(
         if known is None:
             archive.close()
             return None
-        return _open_known(name, archive, known, find_points(known))
+        points = find_points(known)
+        return _open_known(name, archive, known, points, is_checked=is_checked)
     except BaseException:
         archive.close()
         raise
@@ -90,14 +97,21 @@ def _find_key(archive: zipfile.ZipFile, key: str) -> str | None:
 
 
 def _open_known(
-    name: str, archive: zipfile.ZipFile, key: str, points: Path | None
+    name: str,
+    archive: zipfile.ZipFile,
+    key: str,
+    points: Path | None,
+    *,
+    is_checked: bool,
 ) -> Reader:
     member = _get_members(archive)[key]
     try:
         info, header = _describe(archive, key, member)
         if header is None or info.unreadable:
             raise make_error(f"{name}:{key}", str(info.unreadable))
-        return NpzReader(name, info, archive, member, header, points)
+        return NpzReader(
+            name, info, archive, member, header, points, is_checked=is_checked
+        )
     except ZIP_FAILURES as error:
         raise make_error(
             f"{name}:{key}",

@@ -32,15 +32,20 @@ class NpzReader(Reader):
         member: zipfile.ZipInfo,
         header: Header,
         points: Path | None,
+        *,
+        is_checked: bool,
     ) -> None:
         super().__init__(name, info)
         self._archive = archive
         self._header = header
         height, width = info.image_shape
+        self._end = header.n_bytes + header.data_bytes
         self._image_bytes = header.dtype.itemsize * height * width
         self._bytes: StoredMember | IndexedMember | StreamedMember
         if member.compress_type == zipfile.ZIP_STORED:
-            self._bytes = StoredMember(name, member, n_header_bytes=header.n_bytes)
+            self._bytes = StoredMember(
+                name, member, n_header_bytes=header.n_bytes, is_checked=is_checked
+            )
         elif points is not None:
             self._bytes = IndexedMember(name, member, points)
         else:
@@ -49,10 +54,7 @@ class NpzReader(Reader):
     def _read_block(self, start: int, stop: int, out: np.ndarray[Any, Any]) -> None:
         header = self._header
         raw = out.reshape(-1).view(np.uint8)
-        self._bytes.read_into(header.n_bytes + start * self._image_bytes, raw.data)
-        is_last = stop == self.info.n_images
-        if is_last and isinstance(self._bytes, StreamedMember):
-            self._bytes.check_to_end()
+        self._read_bytes(header.n_bytes + start * self._image_bytes, raw.data)
         values = self._make_native(raw)
         if header.is_fortran:
             # One image only: stacks are refused when they are opened.
@@ -79,12 +81,19 @@ class NpzReader(Reader):
         offset += self._header.n_bytes + lines[0] * line_bytes
         offset += span[0] * self._header.dtype.itemsize
         if segment_bytes == line_bytes:
-            self._bytes.read_into(offset, raw.reshape(-1).data)
+            self._read_bytes(offset, raw.reshape(-1).data)
         else:
             # In the order of the file: what inflates does so once, forwards.
             for i in range(n_lines):
-                self._bytes.read_into(offset + i * line_bytes, raw[i].data)
+                self._read_bytes(offset + i * line_bytes, raw[i].data)
         return self._make_native(raw)
+
+    def _read_bytes(self, start: int, target: memoryview) -> None:
+        self._bytes.read_into(start, target)
+        stop = start + len(target)
+        # The CRC is of all that the member holds, behind the array too.
+        if stop == self._end and not isinstance(self._bytes, IndexedMember):
+            self._bytes.check_to_end(stop)
 
     def _make_native(self, raw: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         """See bytes as values in native byte order, without a copy."""
