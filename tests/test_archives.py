@@ -977,6 +977,71 @@ def test_header_that_promises_more_than_there_is(tmp_path):
     assert "its header promises" in get_error(archives.open_reader, path, "X")
 
 
+def save_raw(path, raw, key="X"):
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(f"{key}.npy", raw)
+
+
+def test_any_header_leads_to_values_or_an_archive_error(tmp_path):
+    """With a CRC that is right: nothing else refuses it."""
+    path = tmp_path / "a.npz"
+    buffer = io.BytesIO()
+    np.save(buffer, draw(shape=(3, 8, 9)))
+    content = buffer.getvalue()
+    n_refused = 0
+    for place in range(128):
+        for letter in (*b"\0\1\2 \n'(),0:9Oefu{}", content[place] ^ 0x80):
+            damaged = bytearray(content)
+            damaged[place] = letter
+            save_raw(path, damaged)
+            try:
+                archives.find_images(path, "X")
+                read_all(path, "X")
+            except ArchiveError:
+                n_refused += 1
+    assert n_refused > 1000
+
+
+@pytest.mark.parametrize(
+    ("descr", "shape", "words"),
+    [
+        ("('<f4',)", "(8, 8)", "no .npy header: tuple index out of range"),
+        ("[('a',)]", "(8, 8)", "no .npy header: not enough values"),
+        ("[()]", "(8, 8)", "no .npy header: "),
+        ("None", "(8, 8)", "no .npy header: descr is not a valid dtype"),
+        ("(" * 300, "(8, 8)", "no .npy header: "),
+        ("'<f4' 3", "(8, 8)", "no .npy header: Cannot parse header"),
+        ("'T'", "(8, 8)", "the dtype StringDType(), which none has"),
+        ("'<f4'", "(-1, 8, 8)", "the shape (-1, 8, 8), which none has"),
+        ("'<f4'", "(0, 9999999999999999999, 8)", "8), which none has"),
+    ],
+)
+def test_headers_that_numpy_fails_on_are_refused(tmp_path, descr, shape, words):
+    header = f"{{'descr': {descr}, 'fortran_order': False, 'shape': {shape}}}\n"
+    start = b"\x93NUMPY\1\0" + len(header).to_bytes(2, "little")
+    save_raw(tmp_path / "a.npz", start + header.encode() + bytes(256))
+    for function in (archives.find_images, archives.find_labels, archives.open_reader):
+        message = get_error(function, tmp_path / "a.npz", "X")
+        assert "cannot be read" in message
+        assert words in message
+
+
+def test_a_header_that_promises_gigabytes_is_not_read(tmp_path):
+    buffer = io.BytesIO()
+    np.save(buffer, np.zeros((1000, 100, 100), "uint8"))
+    content = bytearray(buffer.getvalue())
+    content[6] ^= 2  # the version: of the length four bytes count, not two
+    save_raw(tmp_path / "a.npz", content)
+    tracemalloc.start()
+    try:
+        message = get_error(archives.find_images, tmp_path / "a.npz", "X")
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
+    assert "its .npy header promises" in message
+    assert "bytes, expected at most 10,000" in message
+
+
 def test_member_that_is_no_array_or_encrypted(tmp_path):
     path = tmp_path / "a.npz"
     with zipfile.ZipFile(path, "w") as archive:

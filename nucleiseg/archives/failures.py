@@ -5,7 +5,6 @@ from __future__ import annotations
 import lzma
 import re
 import struct
-import tokenize
 import zipfile
 import zlib
 
@@ -25,14 +24,11 @@ ZIP_FAILURES: tuple[type[Exception], ...] = (
     struct.error,
     EOFError,
     OSError,
-    # Encryption, a compression that zipfile lacks, a header nested too deep.
+    # Encryption, a compression that zipfile lacks.
     RuntimeError,
-    # Everything else that a damaged .npy header leads to.
+    # A damaged .npy header; names and numbers of the zip directory.
     ValueError,
-    TypeError,
-    SyntaxError,
     OverflowError,
-    tokenize.TokenError,
 )
 """What a damaged npz leads to in the libraries below."""
 
