@@ -10,6 +10,7 @@ from nucleiseg.archives import (
     DatasetInfo,
     find_images,
     find_labels,
+    find_unfit_images,
     list_datasets,
     open_reader,
 )
@@ -49,7 +50,8 @@ def inspect_archive(
     ----------
     path : Path
     key : str, optional
-        Key or glob of the datasets to list; all of them by default.
+        Key or glob of the datasets to list; all of them by default. Of what a glob
+        matches, tables and text are left out.
     read_all : bool
         Take ranges from all images instead of the first 256 MB of each dataset.
 
@@ -79,11 +81,16 @@ def inspect_archive(
 
 
 def _find(path: Path, key: str) -> list[DatasetInfo]:
+    """Find what a key chooses, and behind it what a glob matches but no one can use."""
     try:
-        return find_labels(path, key)
+        found = find_labels(path, key)
     except ArchiveError:
         # Masks may have any dtype; where there are none, images are what was meant.
-        return find_images(path, key)
+        found = find_images(path, key)
+    known = {info.key for info in found}
+    # Of what is no image, masks are found already.
+    unfit = [info for info in find_unfit_images(path, key) if info.key not in known]
+    return found + unfit
 
 
 def _measure(path: Path, info: DatasetInfo, read_all: bool) -> DatasetFacts:

@@ -122,6 +122,20 @@ def test_a_key_chooses(tmp_path):
         inspect_archive(path, "/a/image")
 
 
+def test_what_a_glob_matches_and_cannot_be_used_is_listed_with_its_problem(tmp_path):
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        file["a/images"], file["b/images"] = np.zeros((3, 16, 24, 3), "uint8"), IMAGES
+        file["a/masks"] = IMAGES.astype("int64")
+        file["a/names"], file["a/table"] = ["text"], np.zeros((20, 2))
+    facts = {found.info.key: found for found in inspect_archive(path, "**")}
+    assert list(facts) == ["/a/masks", "/b/images", "/a/images"]
+    assert "convert it to grey" in facts["/a/images"].problem
+    assert facts["/b/images"].problem is None
+    facts = inspect_archive(path, "/*/images")
+    assert [found.info.key for found in facts] == ["/b/images", "/a/images"]
+
+
 def test_a_further_name_is_listed_but_not_read_again(tmp_path):
     path = tmp_path / "a.h5"
     with h5py.File(path, "w") as file:
