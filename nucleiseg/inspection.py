@@ -15,7 +15,7 @@ from nucleiseg.archives import (
     open_reader,
 )
 from nucleiseg.errors import ArchiveError, ConfigError
-from nucleiseg.report import save_inspection
+from nucleiseg.report import name_files, save_inspection
 
 _FIRST_BYTES = 256 * 2**20
 _PIECE_BYTES = 16 * 2**20
@@ -141,7 +141,8 @@ def draw_examples(
         if info.problem is None and info.has_image_sides and not _is_mask(info, infos)
     ]
     drawn: list[Path] = []
-    for info in images[:_MOST_PICTURES]:
+    names = name_files([info.key for info in images])
+    for info, name in list(zip(images, names, strict=True))[:_MOST_PICTURES]:
         if not -1 < index < info.n_images:
             continue
         mask_info = _find_mask(info, infos)
@@ -151,9 +152,8 @@ def draw_examples(
         if mask_info is not None:
             with open_reader(path, mask_info.key) as reader:
                 mask = reader.read(index, index + 1)[0]
-        name = f"{info.key.strip('/').replace('/', '_')}-{index:06d}"
         folder.mkdir(parents=True, exist_ok=True)
-        drawn += save_inspection(folder, image, mask, name=name)
+        drawn += save_inspection(folder, image, mask, name=f"{name}-{index:06d}")
     if images and not drawn:
         longest = max(info.n_images for info in images)
         raise ConfigError(f"--index {index}: {path} holds images 0 to {longest - 1}")

@@ -388,6 +388,18 @@ def test_inspect_keeps_pictures_of_namesakes_apart(call, archive, tmp_path):
     assert all(Path(name).exists() for name in drawn)
 
 
+def test_inspect_keeps_pictures_apart_whatever_archives_are_called(
+    call, archive, tmp_path
+):
+    names = [tmp_path / name for name in ("p1/x.npz", "p2/x.npz", "p1_x.npz")]
+    for name in names:
+        name.parent.mkdir(exist_ok=True)
+        name.write_bytes(archive.read_bytes())
+    status, out, _ = call("inspect", *names, "--pictures", tmp_path / "out")
+    assert status == 0
+    assert len(set(re.findall(r"picture  (.*)", out))) == 3
+
+
 def test_inspect_goes_on_behind_an_index_too_high(call, archive, tmp_path):
     np.savez(tmp_path / "one.npz", X=np.zeros((16, 16), "uint8"))
     status, out, err = call(

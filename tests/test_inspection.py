@@ -189,6 +189,36 @@ def test_masks_belong_to_the_images_of_their_group(tmp_path):
     ]
 
 
+def test_no_picture_takes_the_place_of_another(tmp_path):
+    path = tmp_path / "a.h5"
+    keys = ["a/b", "a_b", "A_B", "c", "ü" * 300 + "/1", "ü" * 300 + "/2", "x\x1b[2J\n"]
+    with h5py.File(path, "w") as file:
+        for key in keys:
+            file[key] = IMAGES
+    drawn = draw(path, tmp_path / "p")
+    assert len(set(map(str.casefold, drawn))) == len(keys)
+    assert "c-000000_image.png" in drawn
+    assert sorted(name.name for name in (tmp_path / "p").iterdir()) == drawn
+    assert all(name.isprintable() and len(name.encode()) < 130 for name in drawn)
+    # The same again in another file that has more datasets.
+    with h5py.File(path, "a") as file:
+        file["d"] = IMAGES
+    assert draw(path, tmp_path / "q") == sorted([*drawn, "d-000000_image.png"])
+
+
+def test_what_a_file_holds_does_not_command_the_terminal(tmp_path, capsys):
+    path = tmp_path / "a\x1b[2J.h5"
+    with h5py.File(path, "w") as file:
+        file["x\x1b[2J\ny"] = IMAGES
+        file["z\x07"] = np.zeros((3, 16, 24, 3), "uint8")
+    assert main(["inspect", str(path), "--pictures", str(tmp_path / "\x1bp")]) == 0
+    assert main(["inspect", f"{path}:\x07*"]) == 2
+    out, err = capsys.readouterr()
+    assert "/x\\x1b[2J y" in out
+    assert "/z\\x07: has shape (3, 16, 24, 3)" in out
+    assert (out + err).replace("\n", "").isprintable()
+
+
 def test_masks_alone_are_drawn_once_and_tables_never(tmp_path):
     path = save(tmp_path / "a.npz", y=(IMAGES > 5).astype("uint8"))
     assert draw(path, tmp_path / "p") == ["y-000000_image.png"]

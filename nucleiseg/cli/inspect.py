@@ -4,10 +4,11 @@ import argparse
 import sys
 from pathlib import Path
 
-from nucleiseg.archives import split_name
+from nucleiseg.archives import split_name, to_one_line
 from nucleiseg.cli.exit_status import COULD_NOT_START, DONE, SOME_FAILED
 from nucleiseg.errors import NucleisegError
 from nucleiseg.inspection import DatasetFacts, draw_examples, inspect_archive
+from nucleiseg.report import name_files
 from nucleiseg.shards import shortest_names
 
 _HEADINGS = ("key", "type", "dtype", "shape", "minimum", "maximum", "storage")
@@ -28,9 +29,9 @@ def run(options: argparse.Namespace) -> int:
                 infos = [fact.info for fact in facts if fact.n_looked_at]
                 folder = folders[path]
                 for picture in draw_examples(path, infos, folder, index=options.index):
-                    print(f"  picture  {picture}")
+                    print(f"  picture  {to_one_line(str(picture))}")
         except NucleisegError as error:
-            print(f"nucleiseg: {error}", file=sys.stderr)
+            print(f"nucleiseg: {to_one_line(str(error))}", file=sys.stderr)
             n_failed += 1
     if not n_listed:
         return COULD_NOT_START
@@ -44,8 +45,8 @@ def _picture_folders(paths: list[Path], wanted: Path | None) -> dict[Path, Path]
         return {unique[0]: wanted}
     names = [path.stem for path in unique]
     if len(set(names)) < len(names):
-        suffixes = shortest_names([path.absolute() for path in unique])
-        names = [suffix.replace("/", "-") for suffix in suffixes]
+        names = shortest_names([path.absolute() for path in unique])
+    names = name_files(names)
     return {
         path: Path(f"inspect-{name}") if wanted is None else wanted / name
         for path, name in zip(unique, names, strict=True)
@@ -53,7 +54,7 @@ def _picture_folders(paths: list[Path], wanted: Path | None) -> dict[Path, Path]
 
 
 def _print_facts(path: Path, facts: list[DatasetFacts]) -> None:
-    print(path)
+    print(to_one_line(str(path)))
     rows = [_HEADINGS, *(_row(fact) for fact in facts)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
@@ -61,14 +62,19 @@ def _print_facts(path: Path, facts: list[DatasetFacts]) -> None:
         print(f"  {'  '.join(cells)}".rstrip())
     for fact in facts:
         if fact.problem:
-            print(f"  {fact.info.key}: {fact.problem}")
+            _say(f"{fact.info.key}: {fact.problem}")
         if fact.info.access_problem:
-            print(f"  {fact.info.key}: slow to read: {fact.info.access_problem}")
+            _say(f"{fact.info.key}: slow to read: {fact.info.access_problem}")
         if fact.n_looked_at and fact.n_looked_at < fact.info.n_images:
-            print(
-                f"  {fact.info.key}: range of the first {fact.n_looked_at:,} images; "
+            _say(
+                f"{fact.info.key}: range of the first {fact.n_looked_at:,} images; "
                 "--all reads every one"
             )
+
+
+def _say(line: str) -> None:
+    # What is in a file must not command the terminal.
+    print(f"  {to_one_line(line)}")
 
 
 def _row(fact: DatasetFacts) -> tuple[str, ...]:
@@ -78,7 +84,7 @@ def _row(fact: DatasetFacts) -> tuple[str, ...]:
     else:
         kind = "other"
     limits = (fact.lowest, fact.highest)
-    return (
+    cells = (
         info.key,
         kind,
         info.dtype,
@@ -86,3 +92,4 @@ def _row(fact: DatasetFacts) -> tuple[str, ...]:
         *("" if value is None else f"{value:g}" for value in limits),
         info.storage,
     )
+    return tuple(map(to_one_line, cells))

@@ -10,6 +10,7 @@ The same input gives the same bytes.
 """
 
 from nucleiseg.report.errors import ERROR_COLOURS, save_errors, save_ways
+from nucleiseg.report.naming import name_files
 from nucleiseg.report.pictures import (
     save_comparison,
     save_inspection,
@@ -22,6 +23,7 @@ from nucleiseg.report.plots import save_count_scatter, save_history
 
 __all__ = [
     "ERROR_COLOURS",
+    "name_files",
     "overlay",
     "save_comparison",
     "save_count_scatter",
