@@ -1,13 +1,15 @@
 """What is in an archive: every dataset with its range, and a look at the images."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nucleiseg.archives import (
     DatasetInfo,
+    Reader,
     find_images,
     find_labels,
     find_unfit_images,
@@ -19,7 +21,13 @@ from nucleiseg.report import name_files, save_inspection
 
 _FIRST_BYTES = 256 * 2**20
 _PIECE_BYTES = 16 * 2**20
+# Larger images are read in parts. Up to here HDF5 chunks that span several images are
+# inflated once for all of them.
+_LARGE_BYTES = 64 * 2**20
 _MOST_PICTURES = 8
+# Of a larger image the middle is drawn: scaling floats of it takes 50 bytes a pixel.
+_MOST_PICTURE_PX = 4096 * 4096
+_MIDDLE_PX = 2048
 
 # Names that labelled archives of this field give to their masks.
 _MASK_NAMES = ("y", "mask", "masks", "label", "labels")
@@ -38,7 +46,7 @@ class DatasetFacts:
     """Why the range is not known, why it is no image, which images would fail, or of
     which dataset it is a further name."""
     is_damaged: bool = False
-    """Whether its values cannot be read although its header can."""
+    """Whether its values cannot be read, here at least, although its header can."""
 
 
 def inspect_archive(
@@ -74,8 +82,8 @@ def inspect_archive(
             continue
         try:
             facts.append(_measure(path, info, read_all))
-        except ArchiveError as error:
-            reason = str(error).removeprefix(f"{path}:{info.key}: ")
+        except (ArchiveError, MemoryError) as error:
+            reason = _explain(error)
             facts.append(DatasetFacts(info, None, None, 0, reason, is_damaged=True))
     return facts
 
@@ -96,22 +104,21 @@ def _find(path: Path, key: str) -> list[DatasetInfo]:
 def _measure(path: Path, info: DatasetInfo, read_all: bool) -> DatasetFacts:
     if info.label_problem is not None:
         return DatasetFacts(info, None, None, 0, info.problem or info.label_problem)
-    height, width = info.image_shape
-    image_bytes = max(1, height * width * np.dtype(info.dtype).itemsize)
     n_images = info.n_images
     if not read_all:
-        n_images = min(n_images, max(1, _FIRST_BYTES // image_bytes))
-    step = max(1, _PIECE_BYTES // image_bytes)
-    lowest, highest, n_faulty = np.inf, -np.inf, 0
+        n_images = min(n_images, max(1, _FIRST_BYTES // _find_image_bytes(info)))
+    lowest, highest = np.inf, -np.inf
+    faulty: set[int] = set()
     with open_reader(path, info.key) as reader:
-        for start in range(0, n_images, step):
-            piece = reader.read(start, min(start + step, n_images))
+        for start, piece in _read_pieces(reader, n_images):
             is_finite = np.isfinite(piece)
-            n_faulty += int((~is_finite.all(axis=(1, 2))).sum())
+            is_whole = is_finite.all(axis=(1, 2))
+            faulty.update((start + np.flatnonzero(~is_whole)).tolist())
             values = piece[is_finite]
             if values.size:
                 lowest = min(lowest, float(values.min()))
                 highest = max(highest, float(values.max()))
+    n_faulty = len(faulty)
     problem = info.problem
     if n_images == 0:
         problem = problem or "holds 0 images; there is nothing to count"
@@ -125,10 +132,68 @@ def _measure(path: Path, info: DatasetInfo, read_all: bool) -> DatasetFacts:
     return DatasetFacts(info, lowest, highest, n_images, problem)
 
 
+def _find_image_bytes(info: DatasetInfo) -> int:
+    height, width = info.image_shape
+    return max(1, height * width * np.dtype(info.dtype).itemsize)
+
+
+def _read_pieces(
+    reader: Reader, n_images: int
+) -> Iterator[tuple[int, NDArray[np.generic]]]:
+    """Read images in the order of the file, in pieces of bounded size.
+
+    Yields
+    ------
+    start : int
+        The first image of the piece.
+    piece : (n, h, w) ndarray
+        Several images, or where one is larger than a piece some of its rows.
+    """
+    image_bytes = _find_image_bytes(reader.info)
+    if image_bytes <= _LARGE_BYTES:
+        step = max(1, _PIECE_BYTES // image_bytes)
+        for start in range(0, n_images, step):
+            yield start, reader.read(start, min(start + step, n_images))
+        return
+    height, width = reader.info.image_shape
+    is_fortran = reader.info.is_fortran
+    n_lines = width if is_fortran else height
+    step = max(1, _PIECE_BYTES * n_lines // image_bytes)
+    for image in range(n_images):
+        for start in range(0, n_lines, step):
+            lines = (start, min(start + step, n_lines))
+            rows, columns = (lines, (0, width))
+            if is_fortran:
+                rows, columns = (0, height), lines
+            yield image, reader.read_region(image, rows, columns)[np.newaxis]
+
+
+def _explain(error: ArchiveError | MemoryError) -> str:
+    if isinstance(error, ArchiveError):
+        return error.reason
+    return (
+        f"takes more memory than there is ({error or 'none left'}); use a machine with "
+        "more, or write it in smaller chunks"
+    )
+
+
+@dataclass(frozen=True)
+class Examples:
+    """What was drawn of an archive."""
+
+    pictures: tuple[Path, ...]
+    notes: tuple[str, ...]
+    """Which pictures show a part of an image only."""
+    problems: tuple[str, ...]
+    """Of which datasets there is no picture, and why."""
+
+
 def draw_examples(
     path: Path, infos: Sequence[DatasetInfo], folder: Path, *, index: int
-) -> list[Path]:
+) -> Examples:
     """Draw one image of each image dataset, with its mask where there is one.
+
+    Of an image of more than 4096 x 4096 pixels the middle is drawn, and a note says so.
 
     Raises
     ------
@@ -140,24 +205,50 @@ def draw_examples(
         for info in infos
         if info.problem is None and info.has_image_sides and not _is_mask(info, infos)
     ]
-    drawn: list[Path] = []
-    names = name_files([info.key for info in images])
-    for info, name in list(zip(images, names, strict=True))[:_MOST_PICTURES]:
-        if not -1 < index < info.n_images:
-            continue
-        mask_info = _find_mask(info, infos)
-        with open_reader(path, info.key) as reader:
-            image = reader.read(index, index + 1)[0]
-        mask = None
-        if mask_info is not None:
-            with open_reader(path, mask_info.key) as reader:
-                mask = reader.read(index, index + 1)[0]
-        folder.mkdir(parents=True, exist_ok=True)
-        drawn += save_inspection(folder, image, mask, name=f"{name}-{index:06d}")
-    if images and not drawn:
-        longest = max(info.n_images for info in images)
+    longest = max((info.n_images for info in images), default=0)
+    if images and not -1 < index < longest:
         raise ConfigError(f"--index {index}: {path} holds images 0 to {longest - 1}")
-    return drawn
+    drawn: list[Path] = []
+    notes, problems = [], []
+    names = name_files([info.key for info in images])
+    named = [
+        (info, name)
+        for info, name in zip(images, names, strict=True)
+        if index < info.n_images
+    ]
+    for info, name in named[:_MOST_PICTURES]:
+        note = _find_middle(info)[2]
+        try:
+            image = _read_middle(path, info, index)
+            mask_info = _find_mask(info, infos)
+            mask = None if mask_info is None else _read_middle(path, mask_info, index)
+            folder.mkdir(parents=True, exist_ok=True)
+            drawn += save_inspection(
+                folder, image, mask, name=f"{name}-{index:06d}", note=note
+            )
+        except (ArchiveError, MemoryError) as error:
+            problems.append(f"{info.key}: no picture: {_explain(error)}")
+            continue
+        if note:
+            notes.append(f"{info.key}: the picture shows {note}")
+    return Examples(tuple(drawn), tuple(notes), tuple(problems))
+
+
+def _find_middle(info: DatasetInfo) -> tuple[tuple[int, int], tuple[int, int], str]:
+    """Find the rows and columns to draw, and say so where they are not all."""
+    height, width = info.image_shape
+    if height * width <= _MOST_PICTURE_PX:
+        return (0, height), (0, width), ""
+    sides = (min(height, _MIDDLE_PX), min(width, _MIDDLE_PX))
+    top, left = (height - sides[0]) // 2, (width - sides[1]) // 2
+    note = f"the middle {sides[0]} x {sides[1]} of {height} x {width} px"
+    return (top, top + sides[0]), (left, left + sides[1]), note
+
+
+def _read_middle(path: Path, info: DatasetInfo, index: int) -> NDArray[np.generic]:
+    rows, columns, _ = _find_middle(info)
+    with open_reader(path, info.key) as reader:
+        return reader.read_region(index, rows, columns)
 
 
 def _split(info: DatasetInfo) -> tuple[str, str]:

@@ -1,10 +1,12 @@
 """What `nucleiseg inspect` finds out about an archive, and what it draws."""
 
+import tracemalloc
+
 import h5py
 import numpy as np
 import pytest
 
-from nucleiseg.archives import chunks, list_datasets
+from nucleiseg.archives import Reader, chunks, list_datasets, open_reader
 from nucleiseg.cli import main
 from nucleiseg.errors import ArchiveError, ConfigError
 from nucleiseg.inspection import draw_examples, inspect_archive
@@ -25,7 +27,9 @@ def inspect_one(path, **options):
 def draw(path, folder, *, index=0):
     return sorted(
         picture.name
-        for picture in draw_examples(path, list_datasets(path), folder, index=index)
+        for picture in draw_examples(
+            path, list_datasets(path), folder, index=index
+        ).pictures
     )
 
 
@@ -45,6 +49,124 @@ def test_large_datasets_are_looked_at_in_part(tmp_path, monkeypatch, read_all, h
     facts = inspect_one(save(tmp_path / "a.npz", X=IMAGES), read_all=read_all)
     assert facts.n_looked_at == (3 if read_all else 2)
     assert facts.highest == highest
+
+
+@pytest.mark.parametrize("kind", ["rows", "columns", "chunks"])
+def test_large_images_are_read_in_parts(tmp_path, monkeypatch, kind):
+    monkeypatch.setattr("nucleiseg.inspection._LARGE_BYTES", 1000)
+    monkeypatch.setattr("nucleiseg.inspection._PIECE_BYTES", 600)
+    images = IMAGES.astype("float32")
+    images[1, 3, 3] = images[1, 15, 23] = np.nan
+    images[2, 15, 23] = 5000
+    path = tmp_path / "a"
+    if kind == "columns":
+        images = np.asfortranarray(images[1:2])
+    if kind == "chunks":
+        with h5py.File(path, "w") as file:
+            file.create_dataset("X", data=images, chunks=(2, 5, 7), compression=1)
+    else:
+        with path.open("wb") as stream:
+            np.savez_compressed(stream, X=images)
+    sizes = []
+    real = Reader.read_region
+
+    def read_region(*arguments):
+        sizes.append(real(*arguments).nbytes)
+        return real(*arguments)
+
+    monkeypatch.setattr(Reader, "read_region", read_region)
+    facts = inspect_one(path)
+    assert 0 < max(sizes) <= 600
+    assert sum(sizes) == images.nbytes
+    assert (facts.lowest, facts.highest) == (np.nanmin(images), np.nanmax(images))
+    assert facts.problem.startswith(f"1 of {len(images)} images hold NaN")
+
+
+def test_an_image_of_any_size_takes_little_memory(tmp_path):
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        shape, chunk = (12_000, 20_000), (1000, 1000)
+        file.create_dataset("X", shape, "uint8", chunks=chunk, compression=1)
+        file["X"][11_999, 19_999] = 7
+    tracemalloc.start()
+    try:
+        facts = inspect_one(path)
+        examples = draw_examples(path, [facts.info], tmp_path / "p", index=0)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert (facts.lowest, facts.highest, facts.problem) == (0, 7, None)
+    assert peak < 240e6
+    assert [picture.name for picture in examples.pictures] == ["X-000000_image.png"]
+    assert examples.notes == (
+        "/X: the picture shows the middle 2048 x 2048 of 12000 x 20000 px",
+    )
+
+
+def test_one_dataset_that_memory_does_not_hold_leaves_the_others(
+    tmp_path, monkeypatch, capsys
+):
+    path = save(tmp_path / "a.npz", A=IMAGES, B=IMAGES)
+
+    def lack_memory(*_):
+        raise MemoryError("Unable to allocate 9 TiB")
+
+    def open_scarce(path, key):
+        reader = open_reader(path, key)
+        if key == "A":
+            reader.read = reader.read_region = lack_memory
+        return reader
+
+    monkeypatch.setattr("nucleiseg.inspection.open_reader", open_scarce)
+    scarce, plenty = inspect_archive(path)
+    assert scarce.is_damaged
+    assert scarce.problem.startswith(
+        "takes more memory than there is (Unable to allocate 9 TiB); use a machine"
+    )
+    assert plenty.highest == 1151
+    examples = draw_examples(path, [scarce.info, plenty.info], tmp_path, index=0)
+    assert [picture.name for picture in examples.pictures] == ["B-000000_image.png"]
+    (problem,) = examples.problems
+    assert problem.startswith("A: no picture: takes more memory than there is")
+    assert main(["inspect", str(path), "--pictures", str(tmp_path / "p")]) == 1
+    out = capsys.readouterr().out
+    assert "  A: takes more memory than there is" in out
+    assert "B-000000_image.png" in out
+
+
+def test_the_middle_of_a_large_image_is_drawn_with_its_mask(tmp_path, monkeypatch):
+    monkeypatch.setattr("nucleiseg.inspection._MOST_PICTURE_PX", 300)
+    monkeypatch.setattr("nucleiseg.inspection._MIDDLE_PX", 10)
+    drawn = []
+
+    def save_inspection(folder, image, mask, *, name, note):
+        drawn.append((image, mask, note))
+        return [folder / name]
+
+    monkeypatch.setattr("nucleiseg.inspection.save_inspection", save_inspection)
+    path = save(tmp_path / "a.npz", X=IMAGES, y=IMAGES > 500)
+    assert draw(path, tmp_path / "p", index=1) == ["X-000001"]
+    ((image, mask, note),) = drawn
+    np.testing.assert_array_equal(image, IMAGES[1, 3:13, 7:17])
+    np.testing.assert_array_equal(mask, image > 500)
+    assert note == "the middle 10 x 10 of 16 x 24 px"
+
+
+def test_a_damaged_image_leaves_the_pictures_of_others(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("nucleiseg.inspection._FIRST_BYTES", 1)
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        bad = file.create_dataset("bad", data=IMAGES, chunks=(1, 16, 24), compression=1)
+        file["good"] = IMAGES
+        offset = bad.id.get_chunk_info(2).byte_offset
+    with path.open("r+b") as stream:
+        stream.seek(offset)
+        stream.write(b"\xff" * 20)
+    folder = tmp_path / "p"
+    assert main(["inspect", str(path), "--pictures", str(folder), "--index", "2"]) == 1
+    assert [picture.name for picture in folder.iterdir()] == ["good-000002_image.png"]
+    out = capsys.readouterr().out
+    assert "/bad: no picture: image 2 cannot be read" in out
 
 
 def test_nan_and_infinity_are_counted_and_not_in_the_range(tmp_path):

@@ -47,6 +47,9 @@ class DatasetInfo:
     """Key of the same dataset's first name, where this is a further one: HDF5 gives a
     dataset several by hard links."""
 
+    is_fortran: bool = False
+    """Whether columns lie in the file one behind the other, not rows."""
+
     @property
     def is_stack(self) -> bool:
         """Whether it holds images along a first axis; else it is one image."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from nucleiseg.archives.datasets import (
@@ -180,7 +181,7 @@ def _describe(
         storage=storage,
         unreadable=_find_layout_problem(header, member),
     )
-    return info, header
+    return replace(info, is_fortran=header.is_fortran), header
 
 
 def _find_layout_problem(header: Header, member: zipfile.ZipInfo) -> str | None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from nucleiseg.archives import split_name, to_one_line
 from nucleiseg.cli.exit_status import COULD_NOT_START, DONE, SOME_FAILED
 from nucleiseg.errors import NucleisegError
-from nucleiseg.inspection import DatasetFacts, draw_examples, inspect_archive
+from nucleiseg.inspection import DatasetFacts, Examples, draw_examples, inspect_archive
 from nucleiseg.report import name_files
 from nucleiseg.shards import shortest_names
 
@@ -28,8 +28,9 @@ def run(options: argparse.Namespace) -> int:
             if not options.no_pictures:
                 infos = [fact.info for fact in facts if fact.n_looked_at]
                 folder = folders[path]
-                for picture in draw_examples(path, infos, folder, index=options.index):
-                    print(f"  picture  {to_one_line(str(picture))}")
+                examples = draw_examples(path, infos, folder, index=options.index)
+                _print_examples(examples)
+                n_failed += bool(examples.problems)
         except NucleisegError as error:
             print(f"nucleiseg: {to_one_line(str(error))}", file=sys.stderr)
             n_failed += 1
@@ -70,6 +71,13 @@ def _print_facts(path: Path, facts: list[DatasetFacts]) -> None:
                 f"{fact.info.key}: range of the first {fact.n_looked_at:,} images; "
                 "--all reads every one"
             )
+
+
+def _print_examples(examples: Examples) -> None:
+    for picture in examples.pictures:
+        print(f"  picture  {to_one_line(str(picture))}")
+    for line in (*examples.notes, *examples.problems):
+        _say(line)
 
 
 def _say(line: str) -> None:

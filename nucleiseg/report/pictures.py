@@ -28,7 +28,12 @@ _SCALED = ", image scaled from its 0.1–99.9 percentiles"
 
 
 def save_inspection(
-    folder: Path, image: ArrayLike, mask: ArrayLike | None = None, *, name: str
+    folder: Path,
+    image: ArrayLike,
+    mask: ArrayLike | None = None,
+    *,
+    name: str,
+    note: str = "",
 ) -> list[Path]:
     """Save one training image, its mask and the mask over the image (step N2).
 
@@ -43,6 +48,8 @@ def save_inspection(
     name : str
         Files are called ``<name>_image.png``, ``<name>_mask.png`` and
         ``<name>_overlay.png``; without a mask only the first is written.
+    note : str
+        What else a reader must know, such as that it is a part of an image.
 
     Returns
     -------
@@ -50,7 +57,11 @@ def save_inspection(
     """
     plane = as_plane(image, "image")
     base, is_scaled = to_255(plane)
-    values = _range_words(plane) + (_SCALED if is_scaled else "")
+    values = (
+        (f"{note}: " if note else "")
+        + _range_words(plane)
+        + (_SCALED if is_scaled else "")
+    )
     target = Path(folder)
     saved = [_save_plain(target / f"{name}_image.png", base, words=[name, values])]
     if mask is None:
