@@ -120,6 +120,7 @@ def test_labels_are_numbered_from_1_whatever_they_were(shift):
 
 def test_median_diameter_of_labels_and_of_masks():
     labels = draw_disks((64, 128), (20, 20, 6), (20, 60, 10), (40, 100, 14))
-    assert median_diameter(labels) == pytest.approx(20, abs=0.3)
-    assert median_diameter(labels > 0) == pytest.approx(20, abs=0.3)
-    assert np.isnan(median_diameter(np.zeros((8, 8), np.uint8)))
+    assert median_diameter(labels, is_mask=False) == pytest.approx(20, abs=0.3)
+    assert median_diameter(labels > 0, is_mask=True) == pytest.approx(20, abs=0.3)
+    nothing = np.zeros((8, 8), np.uint8)
+    assert np.isnan(median_diameter(nothing, is_mask=True))

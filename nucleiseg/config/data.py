@@ -29,9 +29,9 @@ class DataConfig(Section):
     """Dataset of grey images, (N, H, W) or (H, W); or a glob of several, such as
     `/train/*/images`."""
     masks: str = "y"
-    """Dataset of masks (0/1) or instance labels (0 = background), of the images' shape;
-    or a glob, whose datasets belong to the images where the wildcards match the same
-    text."""
+    """Dataset of masks (0/1 or 0/255) or instance labels (0 = background), of the
+    images' shape; or a glob, whose datasets belong to the images where the wildcards
+    match the same text."""
     weight: float = Field(default=1.0, gt=0, le=1000)
     """How often its crops are shown each epoch: 2 is twice, 0.5 another half of them
     each epoch."""

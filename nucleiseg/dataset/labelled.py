@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from nucleiseg.config import Config, DataConfig, PreprocessConfig
 from nucleiseg.dataset.blocks import Blocks, Pixels, load_block
+from nucleiseg.dataset.label_values import LabelValues
 from nucleiseg.dataset.parts import Part
 from nucleiseg.dataset.readers import Readers
 from nucleiseg.dataset.sources import LabelledShapes
@@ -65,7 +66,7 @@ class Labelled:
         return self.shapes.image_shape
 
     def is_mask(self, image: int) -> bool:
-        """Whether an image's labels are a mask: all of its source are 0 and 1 only.
+        """Whether an image's labels are a mask: as those of its whole source.
 
         By image, a single nucleus with a label would be taken for a mask.
         """
@@ -73,7 +74,8 @@ class Labelled:
 
     @functools.cached_property
     def _are_masks(self) -> list[bool]:
-        return _find_masks(self.shapes, self.survey)
+        values = _find_label_values(self.shapes, self.survey)
+        return [found.may_be_mask for found in values]
 
     @property
     def is_held(self) -> bool:
@@ -120,25 +122,30 @@ def _memory_bytes(data: DataConfig) -> int:
     return data.memory_mb * 10**6
 
 
-def _find_masks(shapes: LabelledShapes, found: Survey) -> list[bool]:
-    """Find for each source whether its labels are masks of 0 and 1."""
+def _find_label_values(shapes: LabelledShapes, found: Survey) -> list[LabelValues]:
+    """Find which labels each source holds."""
     return [
-        bool(found.largest_labels[start:stop].max(initial=0) <= 1)
+        found.get_label_values(start, stop)
         for start, stop in itertools.pairwise(shapes.starts)
     ]
 
 
 def _warn_of_masks(shapes: LabelledShapes, found: Survey) -> None:
-    kinds: dict[str, bool] = {}
-    for source, is_mask in zip(shapes.sources, _find_masks(shapes, found), strict=True):
+    archives: dict[str, list[LabelValues]] = {}
+    values = _find_label_values(shapes, found)
+    for source, one in zip(shapes.sources, values, strict=True):
         # A source may be one image with one nucleus: an archive is looked at whole.
-        path = str(source.path)
-        kinds[path] = kinds.get(path, True) and is_mask
-    if masks := [path for path, is_mask in kinds.items() if is_mask]:
+        archives.setdefault(str(source.path), []).append(one)
+    masks = []
+    for path, parts in archives.items():
+        largest = sorted({one.largest for one in parts} - {0})
+        if largest and all(one.may_be_mask for one in parts):
+            masks.append(f"{path} (0 and {' or '.join(f'{x:g}' for x in largest)})")
+    if masks:
         logger.warning(
-            "the labels of %s are masks of 0 and 1: their connected components are "
-            "taken for nuclei, so that nuclei which touch are learnt, and counted, as "
-            "one; instance labels (1…n) would part them",
+            "the labels of %s are masks: their connected components are taken for "
+            "nuclei, so that nuclei which touch are learnt, and counted, as one; "
+            "instance labels (1…n) would part them",
             ", ".join(masks),
         )
 

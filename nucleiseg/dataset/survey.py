@@ -1,6 +1,6 @@
 """The one pass over labelled images before training: ranges, hashes, diameters.
 
-It is kept in the run directory, 64 bytes an image; a resumed training reads it back.
+It is kept in the run directory, 72 bytes an image; a resumed training reads it back.
 """
 
 import contextlib
@@ -20,6 +20,11 @@ from nucleiseg.archives import Reader
 from nucleiseg.atomic import atomic_path, create_private
 from nucleiseg.config import PreprocessConfig
 from nucleiseg.dataset.blocks import count_together
+from nucleiseg.dataset.label_values import (
+    LabelValues,
+    find_label_values,
+    join_label_values,
+)
 from nucleiseg.dataset.passing import pass_sources
 from nucleiseg.dataset.readers import Readers
 from nucleiseg.dataset.sources import LabelledShapes, Source
@@ -34,7 +39,16 @@ _BYTES_AT_ONCE = 4 << 20
 _LARGE_BYTES = 64 << 20
 _HASH_BYTES = 16
 _MIDDLE_PX = 4096
-_NAMES = ("ranges", "extremes", "hashes", "largest_labels", "diameters")
+# Of what is stored: where it means something else, it is found anew.
+_VERSION = 2
+_NAMES = (
+    "ranges",
+    "extremes",
+    "hashes",
+    "smallest_labels",
+    "largest_labels",
+    "diameters",
+)
 _Check = Callable[[], None]
 
 _DAMAGE = (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile)
@@ -50,9 +64,10 @@ class Survey:
     """(N, 2): smallest and largest value."""
     hashes: NDArray[np.void]
     """(N,), 16 bytes each: equal for images of equal values, whatever their dtype."""
+    smallest_labels: NDArray[np.float64]
+    """(N,): smallest label above 0; 0 where an image has no nucleus."""
     largest_labels: NDArray[np.float64]
-    """(N,): 0 where an image has no nucleus, 1 where its labels may be a mask."""
-
+    """(N,): 0 where an image has no nucleus."""
     diameters: NDArray[np.float64]
     """(N,) px: median over the nuclei of each image, of the circle of equal area; NaN
     where there is none. Of an image too large for memory, of its middle."""
@@ -61,6 +76,11 @@ class Survey:
         """Get the range to scale an image by."""
         low, high = self.ranges[image]
         return Range(float(low), float(high))
+
+    def get_label_values(self, start: int, stop: int) -> LabelValues:
+        """Get which labels some neighbouring images have, altogether."""
+        part = np.s_[start:stop]
+        return join_label_values(self.smallest_labels[part], self.largest_labels[part])
 
 
 def survey(
@@ -107,6 +127,7 @@ def survey(
         found["ranges"],
         found["extremes"],
         found["hashes"].view(f"V{_HASH_BYTES}")[:, 0],
+        found["smallest_labels"],
         found["largest_labels"],
         found["diameters"],
     )
@@ -114,7 +135,7 @@ def survey(
 
 def _identify(shapes: LabelledShapes, preprocess: PreprocessConfig) -> str:
     keys = [(one.images.key, one.masks.key) for one in shapes.sources]
-    text = repr((shapes.fingerprint(), keys, preprocess))
+    text = repr((_VERSION, shapes.fingerprint(), keys, preprocess))
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:32]
 
 
@@ -142,6 +163,7 @@ def _survey_all(
         "ranges": np.empty((n_images, 2)),
         "extremes": np.empty((n_images, 2)),
         "hashes": np.empty((n_images, _HASH_BYTES), dtype=np.uint8),
+        "smallest_labels": np.empty(n_images),
         "largest_labels": np.empty(n_images),
         "diameters": np.empty(n_images),
     }
@@ -196,7 +218,7 @@ class _Facts:
     value_range: Range
     extremes: tuple[float, float]
     digest: bytes
-    largest_label: float
+    labels: LabelValues
     diameter: float
 
 
@@ -204,7 +226,8 @@ def _note(found: dict[str, NDArray[Any]], index: int, facts: _Facts) -> None:
     found["ranges"][index] = facts.value_range.low, facts.value_range.high
     found["extremes"][index] = facts.extremes
     found["hashes"][index] = np.frombuffer(facts.digest, dtype=np.uint8)
-    found["largest_labels"][index] = facts.largest_label
+    found["smallest_labels"][index] = facts.labels.smallest
+    found["largest_labels"][index] = facts.labels.largest
     found["diameters"][index] = facts.diameter
 
 
@@ -223,10 +246,9 @@ def _survey_small(
     digest = _start_digest(image.shape)
     digest.update(_canonical(image))
     extremes = float(image.min()), float(image.max())
-    largest = float(labels.max())
-    return _Facts(
-        value_range, extremes, digest.digest(), largest, median_diameter(labels)
-    )
+    values = find_label_values([labels])
+    diameter = median_diameter(labels, is_mask=values.may_be_mask)
+    return _Facts(value_range, extremes, digest.digest(), values, diameter)
 
 
 def _survey_large(
@@ -249,11 +271,11 @@ def _survey_large(
         finder.second_pass()
         for part in _read_rows(images, index, check):
             finder.add(part)
-    largest = max(float(part.max()) for part in _read_rows(masks, index, check))
+    values = find_label_values(_read_rows(masks, index, check))
     extremes = min(lows), max(highs)
     middle = masks.read_region(index, *map(_find_middle, images.info.image_shape))
-    diameter = median_diameter(middle)
-    return _Facts(finder.find(), extremes, digest.digest(), largest, diameter)
+    diameter = median_diameter(middle, is_mask=values.may_be_mask)
+    return _Facts(finder.find(), extremes, digest.digest(), values, diameter)
 
 
 def _find_middle(side: int) -> tuple[int, int]:

@@ -30,7 +30,7 @@ def targets(labels: NDArray[Any], head: str = "mask") -> FloatImage:
     Parameters
     ----------
     labels : (..., H, W) ndarray
-        Masks of 0/1 or instance labels, 0 = background, after augmentation.
+        Masks or instance labels, 0 = background, after augmentation.
     head : {"mask", "boundary", "distance", "combined"}
         See :class:`nucleiseg.config.ModelConfig`.
 
@@ -71,15 +71,15 @@ def label_components(mask: NDArray[Any]) -> NDArray[np.int32]:
     )
 
 
-def median_diameter(labels: NDArray[Any]) -> float:
-    """Measure the nuclei of an image (H, W) with labels, or with a mask of 0 and 1.
+def median_diameter(labels: NDArray[Any], *, is_mask: bool) -> float:
+    """Measure the nuclei of an image (H, W) with labels, or with a mask.
 
     Returns
     -------
     float
         Median of the diameters of circles of the nuclei's areas, px; NaN without any.
     """
-    numbers = label_components(labels) if labels.max() <= 1 else number_labels(labels)
+    numbers = label_components(labels) if is_mask else number_labels(labels)
     areas = np.bincount(numbers.ravel())[1:]
     if not areas.size:
         return float("nan")

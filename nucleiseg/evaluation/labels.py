@@ -16,7 +16,7 @@ from nucleiseg.archives import (
     split_name,
 )
 from nucleiseg.errors import ArchiveError, RunError
-from nucleiseg.labels import read_gaps
+from nucleiseg.labels import MASK_VALUES, read_gaps
 from nucleiseg.metrics import remove_small_instances
 
 if TYPE_CHECKING:
@@ -146,7 +146,7 @@ def _holds_masks(path: Path, info: DatasetInfo) -> bool:
     for piece in _read_raw(path, info):
         highest = int(piece.max(initial=0))
         value = value or highest
-        if value not in (0, 1, 255) or ((piece != 0) & (piece != value)).any():
+        if value not in (0, *MASK_VALUES) or ((piece != 0) & (piece != value)).any():
             return False
     return value != 0
 

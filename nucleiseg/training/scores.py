@@ -31,8 +31,8 @@ def score_counts(
     -------
     dict
         Figures of :class:`nucleiseg.metrics.CountScores`. The labels of a source
-        that are all 0 and 1 are masks: their nuclei are the connected components,
-        which takes touching ones as one.
+        whose only value above 0 is 1, or 255, are masks: their nuclei are the connected
+        components, which takes touching ones as one.
 
     Raises
     ------
@@ -91,9 +91,9 @@ def _true_counts(
     counts = np.empty(len(labels), dtype=np.int64)
     instances = labels[~are_masks].astype(np.int64)
     counts[~are_masks] = count_instances(instances, config.instances.min_area_px)
-    # A mask of 0 and 1 is a certain probability map: label it by the same rules.
+    # A mask is a certain probability map: label it by the same rules.
     settings = config.instances.model_copy(update={"method": "components"})
-    certain = labels[are_masks].astype(np.float32)[..., np.newaxis]
+    certain = (labels[are_masks] > 0).astype(np.float32)[..., np.newaxis]
     counts[are_masks] = [
         label_nuclei(maps, settings).max(initial=0) for maps in certain
     ]
