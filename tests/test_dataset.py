@@ -655,6 +655,37 @@ class TestPass:
 
 
 class TestRefusals:
+    @pytest.mark.parametrize("large_bytes", [1 << 30, 1])
+    @pytest.mark.parametrize("value", [-1, 2.5, np.nan, -np.inf])
+    @pytest.mark.parametrize("head", ["mask", "combined"])
+    def test_labels_that_are_none(
+        self, fields, load, tmp_path, monkeypatch, large_bytes, value, head
+    ):
+        monkeypatch.setattr(survey, "_BYTES_AT_ONCE", 3000)
+        monkeypatch.setattr(survey, "_LARGE_BYTES", large_bytes)
+        images, labels = (part[:9] for part in fields)
+        labels = labels.astype("float32")
+        path = tmp_path / "a.npz"
+        np.savez(path, X=images, y=labels)
+        whole = load(path, f"model.head={head}")
+        assert whole.survey.get_label_values(0, 9).smallest == 1
+        labels[6, 40, 3] = value
+        np.savez(path, X=images, y=labels)
+        words = r"a\.npz:y: image 6: float32 from .*, expected whole numbers, .*; "
+        with pytest.raises(ArchiveError, match=words) as caught:
+            load(path, f"model.head={head}")
+        assert "\n" not in str(caught.value)
+
+    def test_a_large_image_that_cannot_be_normalised(
+        self, fields, load, tmp_path, monkeypatch
+    ):
+        monkeypatch.setattr(survey, "_LARGE_BYTES", 1)
+        images = fields[0][:9].astype("float32")
+        images[4, 40, 3] = np.nan
+        np.savez(tmp_path / "a.npz", X=images, y=fields[1][:9])
+        with pytest.raises(ArchiveError, match=r"a\.npz:X: image 4: image holds NaN"):
+            load(tmp_path / "a.npz")
+
     @pytest.mark.parametrize(
         ("settings", "words"),
         [

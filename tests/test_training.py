@@ -130,13 +130,13 @@ def test_who_only_scores_computes_as_who_trains(training_archive, run, monkeypat
 def test_a_signal_ends_the_pass_over_the_images(
     training_archive, tmp_path, monkeypatch, capsys, number
 ):
-    original = survey._survey_small
+    original = survey.find_facts
 
     def interrupt(*args):
         os.kill(os.getpid(), number)
         return original(*args)
 
-    monkeypatch.setattr(survey, "_survey_small", interrupt)
+    monkeypatch.setattr(survey, "find_facts", interrupt)
     monkeypatch.setattr(survey, "_BYTES_AT_ONCE", 1)
     words = map(str, arguments(training_archive, tmp_path / "run"))
     assert main([*words]) == 130

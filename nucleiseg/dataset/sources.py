@@ -36,6 +36,11 @@ class Source:
         return f"{self.path}:{self.images.key}"
 
     @property
+    def masks_name(self) -> str:
+        """For messages: `ARCHIVE:KEY` of its labels."""
+        return f"{self.path}:{self.masks.key}"
+
+    @property
     def n_images(self) -> int:
         """Number of images."""
         return self.images.n_images

@@ -8,7 +8,7 @@ import hashlib
 import itertools
 import logging
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,29 +16,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nucleiseg.archives import Reader
 from nucleiseg.atomic import atomic_path, create_private
 from nucleiseg.config import PreprocessConfig
 from nucleiseg.dataset.blocks import count_together
-from nucleiseg.dataset.label_values import (
-    LabelValues,
-    find_label_values,
-    join_label_values,
-)
+from nucleiseg.dataset.facts import HASH_BYTES, Facts, LargeImages, find_facts
+from nucleiseg.dataset.label_values import LabelValues, join_label_values
 from nucleiseg.dataset.passing import pass_sources
 from nucleiseg.dataset.readers import Readers
 from nucleiseg.dataset.sources import LabelledShapes, Source
-from nucleiseg.dataset.targets import median_diameter
 from nucleiseg.errors import ArchiveError, StoppedError
-from nucleiseg.preprocess import Range, RangeFinder, find_range
+from nucleiseg.preprocess import Range
 from nucleiseg.progress import Progress
 
 logger = logging.getLogger(__name__)
 
 _BYTES_AT_ONCE = 4 << 20
 _LARGE_BYTES = 64 << 20
-_HASH_BYTES = 16
-_MIDDLE_PX = 4096
 # Of what is stored: where it means something else, it is found anew.
 _VERSION = 2
 _NAMES = (
@@ -126,7 +119,7 @@ def survey(
     return Survey(
         found["ranges"],
         found["extremes"],
-        found["hashes"].view(f"V{_HASH_BYTES}")[:, 0],
+        found["hashes"].view(f"V{HASH_BYTES}")[:, 0],
         found["smallest_labels"],
         found["largest_labels"],
         found["diameters"],
@@ -162,7 +155,7 @@ def _survey_all(
     found: dict[str, NDArray[Any]] = {
         "ranges": np.empty((n_images, 2)),
         "extremes": np.empty((n_images, 2)),
-        "hashes": np.empty((n_images, _HASH_BYTES), dtype=np.uint8),
+        "hashes": np.empty((n_images, HASH_BYTES), dtype=np.uint8),
         "smallest_labels": np.empty(n_images),
         "largest_labels": np.empty(n_images),
         "diameters": np.empty(n_images),
@@ -177,7 +170,7 @@ def _survey_all(
             part = {name: values[start:stop] for name, values in found.items()}
             _survey_source(source, part, preprocess, readers, progress, check)
     if not (found["largest_labels"] > 0).any():
-        names = ", ".join(f"{one.path}:{one.masks.key}" for one in shapes.sources[:3])
+        names = ", ".join(one.masks_name for one in shapes.sources[:3])
         raise ArchiveError(
             f"{names} holds no nucleus: all values are 0; "
             "training takes masks with 1, or labels from 1 on, where nuclei are"
@@ -198,106 +191,23 @@ def _survey_source(
     n_together = count_together(source, _BYTES_AT_ONCE)
     is_large = source.image_bytes > _LARGE_BYTES
     with readers.lend(source) as (images, masks):
+        large = LargeImages(source, images, masks, _BYTES_AT_ONCE, check)
         for start in range(0, n_images, n_together):
             check()
             stop = min(start + n_together, n_images)
             for index in range(start, stop) if is_large else ():
-                facts = _survey_large(images, masks, index, preprocess, check)
-                _note(found, index, facts)
+                _note(found, index, large.find_facts(index, preprocess))
             if not is_large:
                 blocks = images.read(start, stop), masks.read(start, stop)
-                for place, (image, labels) in enumerate(zip(*blocks, strict=True)):
-                    with _naming(source, start + place):
-                        facts = _survey_small(image, labels, preprocess)
-                    _note(found, start + place, facts)
+                for index, pair in enumerate(zip(*blocks, strict=True), start):
+                    _note(found, index, find_facts(source, index, pair, preprocess))
             progress.update(stop - start)
 
 
-@dataclass(frozen=True)
-class _Facts:
-    value_range: Range
-    extremes: tuple[float, float]
-    digest: bytes
-    labels: LabelValues
-    diameter: float
-
-
-def _note(found: dict[str, NDArray[Any]], index: int, facts: _Facts) -> None:
+def _note(found: dict[str, NDArray[Any]], index: int, facts: Facts) -> None:
     found["ranges"][index] = facts.value_range.low, facts.value_range.high
     found["extremes"][index] = facts.extremes
     found["hashes"][index] = np.frombuffer(facts.digest, dtype=np.uint8)
     found["smallest_labels"][index] = facts.labels.smallest
     found["largest_labels"][index] = facts.labels.largest
     found["diameters"][index] = facts.diameter
-
-
-@contextlib.contextmanager
-def _naming(source: Source, index: int) -> Iterator[None]:
-    try:
-        yield
-    except ArchiveError as error:
-        raise ArchiveError(f"{source.name}: image {index}: {error}") from error
-
-
-def _survey_small(
-    image: NDArray[Any], labels: NDArray[Any], preprocess: PreprocessConfig
-) -> _Facts:
-    value_range = find_range(image, preprocess)
-    digest = _start_digest(image.shape)
-    digest.update(_canonical(image))
-    extremes = float(image.min()), float(image.max())
-    values = find_label_values([labels])
-    diameter = median_diameter(labels, is_mask=values.may_be_mask)
-    return _Facts(value_range, extremes, digest.digest(), values, diameter)
-
-
-def _survey_large(
-    images: Reader,
-    masks: Reader,
-    index: int,
-    preprocess: PreprocessConfig,
-    check: _Check,
-) -> _Facts:
-    """Survey an image in stretches of rows: the same facts in little memory."""
-    digest = _start_digest(images.info.image_shape)
-    finder = RangeFinder(images.info.dtype, preprocess)
-    lows, highs = [], []
-    for part in _read_rows(images, index, check):
-        finder.add(part)
-        digest.update(_canonical(part))
-        lows.append(float(part.min()))
-        highs.append(float(part.max()))
-    if finder.needs_second_pass:
-        finder.second_pass()
-        for part in _read_rows(images, index, check):
-            finder.add(part)
-    values = find_label_values(_read_rows(masks, index, check))
-    extremes = min(lows), max(highs)
-    middle = masks.read_region(index, *map(_find_middle, images.info.image_shape))
-    diameter = median_diameter(middle, is_mask=values.may_be_mask)
-    return _Facts(finder.find(), extremes, digest.digest(), values, diameter)
-
-
-def _find_middle(side: int) -> tuple[int, int]:
-    start = max(0, (side - _MIDDLE_PX) // 2)
-    return start, min(start + _MIDDLE_PX, side)
-
-
-def _start_digest(shape: tuple[int, ...]) -> "hashlib.blake2b":
-    # The shape, too: not all images of zeros are the same.
-    return hashlib.blake2b(repr(tuple(shape)).encode(), digest_size=_HASH_BYTES)
-
-
-def _canonical(pixels: NDArray[Any]) -> memoryview:
-    """Give equal bytes for equal values: of any dtype, and -0.0 as 0.0."""
-    return (pixels.astype(np.float32) + np.float32(0)).data.cast("B")
-
-
-def _read_rows(reader: Reader, index: int, check: _Check) -> Iterator[NDArray[Any]]:
-    height, width = reader.info.image_shape
-    row_bytes = width * np.dtype(reader.info.dtype).itemsize
-    n_rows = max(1, _BYTES_AT_ONCE // row_bytes)
-    for start in range(0, height, n_rows):
-        check()
-        stop = min(start + n_rows, height)
-        yield reader.read_region(index, (start, stop), (0, width))

@@ -50,7 +50,7 @@ def targets(labels: NDArray[Any], head: str = "mask") -> FloatImage:
 
 def number_labels(labels: NDArray[Any]) -> NDArray[np.uint16]:
     """Renumber the labels of a crop 1…n, (H, W)."""
-    # Negative labels are refused when the data are opened.
+    # Negative labels and fractions are refused when the data are opened.
     numbers = np.asarray(labels, dtype=np.int64)
     if numbers.max() < _BEYOND:
         # Ten times as fast as sorting.
