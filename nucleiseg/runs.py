@@ -110,6 +110,15 @@ class CountRun:
         path = self.root / names[table_format]
         return path.with_suffix(f".partial{path.suffix}") if incomplete else path
 
+    def find_table(self) -> Path | None:
+        """Find the merged table that was written last, of whatever format.
+
+        Others beside it may be from before a retry.
+        """
+        tables = [self.table(name) for name in ("csv", "parquet", "notebook")]
+        there = [path for path in tables if path.is_file()]
+        return max(there, key=lambda path: path.stat().st_mtime_ns, default=None)
+
 
 @dataclass(frozen=True)
 class Jobs:

@@ -1,9 +1,11 @@
 """Runs against labels: which datasets pair up, what is left out, what is written."""
 
 import json
+import os
 import re
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import cv2
 import h5py
@@ -145,6 +147,26 @@ def test_run_without_label_images_compares_its_table(plate, tmp_path):
     message = refuse(run, f"{path}:/val/*/labels")
     assert "without counts.csv or counts.parquet" in message
     assert "nucleiseg merge" in message
+
+
+def test_the_table_of_a_run_is_that_written_last(plate, tmp_path):
+    path, datasets = plate
+    root = Path(make_run(tmp_path / "run", datasets, labels=False))
+    run = CountRun(root)
+    truth = f"{path}:/val/*/labels"
+    table = pd.read_csv(run.table("csv"))
+    right = evaluate(str(root), truth).counts.predicted_total
+    # As after a retry that was merged into another format.
+    table.assign(count=table["count"] + 1).to_parquet(run.table("parquet"))
+    later_s = run.table("csv").stat().st_mtime + 10
+    os.utime(run.table("parquet"), (later_s, later_s))
+    assert evaluate(str(root), truth).counts.predicted_total == right + 7
+    os.utime(run.table("csv"), (later_s + 10, later_s + 10))
+    assert evaluate(str(root), truth).counts.predicted_total == right
+    run.table("notebook").write_text("Row,Count\n0,1\n")
+    os.utime(run.table("notebook"), (later_s + 20, later_s + 20))
+    assert "names no images" in refuse(str(root), truth)
+    assert f"--run {root} --format csv" in refuse(str(root), truth)
 
 
 def test_failed_images_are_no_empty_ones(plate, tmp_path):

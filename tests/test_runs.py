@@ -1,5 +1,6 @@
 """Paths of runs."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,22 @@ class TestPaths:
         path = run.table(table_format, incomplete=True)
         assert path.name.partition(".")[2].startswith("partial.")
         assert path.suffix == run.table(table_format).suffix
+
+    def test_the_table_is_that_written_last(self, tmp_path):
+        run = CountRun(tmp_path)
+        assert run.find_table() is None
+        run.table("csv", incomplete=True).touch()
+        run.table("parquet").mkdir()
+        assert run.find_table() is None
+        run.table("parquet").rmdir()
+        for table_format in ("csv", "parquet", "notebook"):
+            run.table(table_format).touch()
+        for last in ("csv", "notebook", "parquet", "csv"):
+            for table_format in ("csv", "parquet", "notebook"):
+                # A nanosecond counts: a merge of few images takes few milliseconds.
+                time_ns = 1_700_000_000_000_000_000 + (table_format == last)
+                os.utime(run.table(table_format), ns=(time_ns, time_ns))
+            assert run.find_table() == run.table(last)
 
     def test_training_holds_its_model_and_its_test(self, tmp_path):
         run = TrainRun(tmp_path)

@@ -68,14 +68,19 @@ def open_run(
 
 
 def _find_table(run: CountRun) -> str:
-    for table_format in ("csv", "parquet"):
-        path = run.table(table_format)
-        if path.is_file():
-            return str(path)
-    raise RunError(
-        f"{run.root}: a run without counts.csv or counts.parquet, expected its table; "
-        "let it end, or call nucleiseg merge"
-    )
+    path = run.find_table()
+    if path is None:
+        raise RunError(
+            f"{run.root}: a run without counts.csv or counts.parquet, expected its "
+            "table; let it end, or call nucleiseg merge"
+        )
+    if path == run.table("notebook"):
+        raise RunError(
+            f"{path}: the table written last names no images, expected counts.csv or "
+            f"counts.parquet; call nucleiseg count again, with --run {run.root} "
+            "--format csv: what is done is only merged"
+        )
+    return str(path)
 
 
 def _title(plan: Plan, share: DatasetShare) -> str:

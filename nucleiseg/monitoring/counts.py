@@ -108,7 +108,7 @@ def read_count_status(root: Path, *, now_s: float) -> CountStatus:
         for entry in attempts.running()
         if entry.shard not in done and is_moving
     ]
-    table = _table(run) if state == "finished" else None
+    table = run.find_table() if state == "finished" else None
     nuclei = run.nuclei(table.suffix[1:]) if table and plan.has_nuclei else None
     return CountStatus(
         root=str(root),
@@ -195,12 +195,6 @@ def _is_alive(progress: dict[str, Any], now_s: float, *, is_on_cluster: bool) ->
     if progress["host"] == socket.gethostname() and not is_on_cluster:
         return Path("/proc", str(progress["pid"])).exists()
     return now_s - float(progress["updated_s"]) < (60 if is_on_cluster else _SILENT_S)
-
-
-def _table(run: CountRun) -> Path | None:
-    tables = [run.table(name) for name in ("csv", "parquet", "notebook")]
-    there = [path for path in tables if path.exists()]
-    return max(there, key=lambda path: path.stat().st_mtime) if there else None
 
 
 def _describe_troubled(
