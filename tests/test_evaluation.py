@@ -161,6 +161,53 @@ def test_unreadable_archive(tmp_path):
     assert evaluate(str(predicted), labels).counts.exact.value == 1
 
 
+@pytest.mark.parametrize(
+    ("named", "n_lost"),
+    [
+        ("/y", 2),
+        ("y", 2),
+        ("/[yz]", 5),
+        ("**", 5),
+        ("", 5),
+        ("/gone", 1),
+        ("/[z-a]", 1),
+    ],
+)
+def test_unreadable_datasets_of_an_archive_that_is_read(tmp_path, named, n_lost):
+    one = write_table(tmp_path / "1.csv", [5, 6], dataset="/x", status="ok", reason="")
+    two = write_table(tmp_path / "2.csv", [7, 8], dataset="/y")
+    three = write_table(tmp_path / "3.csv", [9, 9, 9], dataset="/z")
+    parts = {"/y": [two], "/gone": [], "/[z-a]": []}.get(f"/{named.strip('/')}")
+    parts = [two, three] if parts is None else parts
+    predicted = tmp_path / "p.csv"
+    row = f",,a.h5,{named},failed,it is complex\n"
+    predicted.write_text(Path(one).read_text() + row)
+    found = evaluate(str(predicted), join_tables(tmp_path / "t.csv", one, *parts))
+    assert (found.n_images, found.n_failed) == (2, n_lost)
+    assert found.counts.exact.value == 1
+    kind = "dataset" if named else "archive"
+    assert found.left_out == {f"{kind} not read: it is complex": n_lost}
+
+
+def test_an_unreadable_dataset_takes_no_other_along(tmp_path):
+    one = write_table(tmp_path / "1.csv", [5, 6], dataset="/x", status="ok", reason="")
+    two = write_table(tmp_path / "2.csv", [7, 8], dataset="/y")
+    three = write_table(tmp_path / "3.csv", [9], dataset="/z")
+    predicted = tmp_path / "p.csv"
+    predicted.write_text(Path(one).read_text() + ",,a.h5,/y,failed,it is complex\n")
+    # The third is not in the run at all.
+    truth = join_tables(tmp_path / "t.csv", one, two, three)
+    assert "no row for index 0 of a.h5:/z" in refuse(str(predicted), truth)
+    # A truth that names archives, or datasets, alone.
+    rows = pd.read_csv(one)
+    rows.drop(columns="dataset").to_csv(tmp_path / "archives.csv", index=False)
+    assert evaluate(str(predicted), str(tmp_path / "archives.csv")).n_failed == 1
+    rows = pd.concat([rows, pd.read_csv(two)])
+    rows.drop(columns="archive").to_csv(tmp_path / "datasets.csv", index=False)
+    found = evaluate(str(predicted), str(tmp_path / "datasets.csv"))
+    assert (found.n_images, found.n_failed) == (2, 2)
+
+
 # ---- label images
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from nucleiseg.errors import RunError
 from nucleiseg.evaluation.counts import Counts, read_counts
 from nucleiseg.evaluation.pairing import NO_TRUTH, Paired, check_equally_many
+from nucleiseg.evaluation.unread import drop_unread
 from nucleiseg.evaluation.wording import list_images, of_group
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ def pair_counts(predicted: Side, truth: Side) -> Paired:
     found, expected = read_counts(predicted), read_counts(truth)
     both_tables = predicted.table is not None and truth.table is not None
     names = _shared_names(found, expected) if both_tables else []
-    found, expected, left_out = _drop_unreadable(found, expected, names)
+    found, expected, left_out = drop_unread(found, expected, names)
     if both_tables:
         _check_names_suffice(found, expected, names)
         keys = [*names, "index"]
@@ -46,30 +46,6 @@ def _shared_names(found: Counts, expected: Counts) -> list[str]:
     """Give the columns, of archive and dataset, that both tables have."""
     both = (found.rows, expected.rows)
     return [c for c in ("archive", "dataset") if all(c in rows for rows in both)]
-
-
-def _drop_unreadable(
-    found: Counts, expected: Counts, names: list[str]
-) -> tuple[Counts, Counts, Counter[str]]:
-    """Set aside archives of which no image was read, one row without an index each.
-
-    Where archives are named on both sides their images are set aside in the truth too,
-    and counted; else such an archive counts as one.
-    """
-    left_out: Counter[str] = Counter()
-    rows, true_rows = found.rows, expected.rows
-    for row in rows[rows["index"].isna()].itertuples():
-        n_images = 1
-        if "archive" in names:
-            is_lost = true_rows["archive"] == row.archive
-            n_images = max(1, int((is_lost & true_rows["index"].notna()).sum()))
-            true_rows = true_rows[~is_lost]
-        left_out[f"archive not read: {row.reason}"] += n_images
-    return (
-        replace(found, rows=rows[rows["index"].notna()]),
-        replace(expected, rows=true_rows[true_rows["index"].notna()]),
-        left_out,
-    )
 
 
 def _check_names_suffice(found: Counts, expected: Counts, names: list[str]) -> None:

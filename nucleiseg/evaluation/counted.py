@@ -11,6 +11,7 @@ from nucleiseg.evaluation.labels import LabelDataset, open_labels
 from nucleiseg.evaluation.partners import open_partners
 from nucleiseg.evaluation.sides import Side, open_side
 from nucleiseg.evaluation.tables import is_table
+from nucleiseg.evaluation.unread import name_unread
 from nucleiseg.labels import name_dataset
 from nucleiseg.runs import CountRun
 from nucleiseg.shards import read_plan
@@ -62,7 +63,9 @@ def open_run(
     found = Side(
         name,
         datasets=[_open_labels(run, plan, share) for share in shares],
-        unread=tuple(str(entry.reason) for entry in plan.unreadable),
+        unread=tuple(
+            name_unread(entry.dataset, str(entry.reason)) for entry in plan.unreadable
+        ),
     )
     return found, expected
 

@@ -29,7 +29,7 @@ def pair_labels(found: Side, expected: Side) -> Paired:
     pairs = list(zip(found.datasets, expected.datasets, strict=True))
     for one, other in pairs:
         _check_shapes(one, other)
-    left_out = Counter(f"archive not read: {reason}" for reason in found.unread)
+    left_out = Counter(found.unread)
     nothing = np.zeros((0, 1, 1), np.uint8)
     matches = [match_instances(nothing, nothing)]
     tables = []

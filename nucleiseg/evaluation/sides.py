@@ -29,7 +29,7 @@ class Side:
     datasets: list[LabelDataset] = field(default_factory=list)
     """Of label images, in the order in which those of both sides pair up."""
     unread: tuple[str, ...] = ()
-    """Why a run could not read archives that it was to segment, one each."""
+    """What a run could not read of what it was to segment, and why, one each."""
     notes: tuple[str, ...] = ()
 
     def describe(self) -> list[str]:
