@@ -10,9 +10,8 @@ import numpy as np
 
 from nucleiseg.archives import DatasetInfo, find_images, find_labels, fingerprint
 from nucleiseg.config import SIDE_MULTIPLE, DataConfig
+from nucleiseg.dataset.pairing import pair_keys
 from nucleiseg.errors import ArchiveError, ConfigError
-
-_WILDCARDS = "*?["
 
 Span = tuple[int, int]
 """Start and stop of rows or columns, px."""
@@ -195,17 +194,9 @@ def _pair(
     if len(images) == len(masks) == 1:
         pairs = [(images[0], masks[0])]
     else:
-        partners = {_strip(info.key, patterns[1]): info for info in masks}
-        pairs = []
-        for image in images:
-            mask = partners.get(_strip(image.key, patterns[0]))
-            if mask is None:
-                raise ArchiveError(
-                    f"{path}: images {image.key} have no masks: none of {patterns[1]} "
-                    "has the same text in place of its wildcards as "
-                    f"{patterns[0]}; rename them, or name fewer images"
-                )
-            pairs.append((image, mask))
+        by_key = {info.key: info for info in masks}
+        keys = pair_keys(str(path), [info.key for info in images], [*by_key], patterns)
+        pairs = [(one, by_key[key]) for one, key in zip(images, keys, strict=True)]
     for image, mask in pairs:
         sizes = [(info.n_images, *info.image_shape) for info in (image, mask)]
         if sizes[0] != sizes[1]:
@@ -214,18 +205,6 @@ def _pair(
                 f"{sizes[1]}; they must be the same (N, H, W)"
             )
     return pairs
-
-
-def _strip(key: str, pattern: str) -> str:
-    """Give the part of a key from the first wildcard of its glob to the last."""
-    key, pattern = key.lstrip("/"), pattern.lstrip("/")
-    places = [place for place, letter in enumerate(pattern) if letter in _WILDCARDS]
-    if not places:
-        return ""
-    last = max(places)
-    if pattern[last] == "[":
-        last = pattern.find("]", last)
-    return key[places[0] : len(key) - (len(pattern) - last - 1)]
 
 
 def _refuse_doubles(sources: Sequence[Source]) -> None:
