@@ -12,6 +12,7 @@ import pytest
 from nucleiseg import evaluation
 from nucleiseg.errors import NucleisegError
 from nucleiseg.evaluation import evaluate
+from nucleiseg.evaluation.sides import open_side
 
 DATA = Path(
     os.environ.get("NUCLEISEG_DATA")
@@ -240,6 +241,54 @@ def test_table_against_several_datasets_in_order(tmp_path):
     ]
     assert [d.bias for d in found.datasets] == pytest.approx([-1 / 16, -1 / 4])
     assert found.counts.bias.value == pytest.approx(-2 / 20)
+
+
+def test_label_images_of_one_name_in_several_folders(tmp_path):
+    names = []
+    for folder, counts in (("a", [4, 5]), ("b/c", [2, 1, 3])):
+        (tmp_path / folder).mkdir(parents=True)
+        labels = write_npz(tmp_path / folder / "labels.npz", Y=draw_labels(counts))
+        names.append(f"{labels}:Y")
+    parts = [
+        write_table(tmp_path / f"{n}.csv", counts, dataset=f"/{n}/images")
+        for n, counts in enumerate([[4, 5], [2, 1, 3]])
+    ]
+    table = join_tables(tmp_path / "p.csv", *parts)
+    found = evaluate(table, names)
+    assert found.counts.exact.value == 1
+    assert [d.n_images for d in found.datasets] == [2, 3]
+    turned = refuse(table, names[::-1])
+    assert "2 images of a.h5:/0/images" in turned
+    assert "has 3 of c/labels.npz:Y" in turned
+    # Both sides label images: two rows of scores, by names that differ.
+    (tmp_path / "found").mkdir()
+    both = write_h5(
+        tmp_path / "found" / "labels.h5",
+        a__Y=draw_labels([4, 5]),
+        c__Y=draw_labels([2, 1, 2]),
+    )
+    scores = evaluate(f"{both}:/*/Y", names)
+    assert [d.bias for d in scores.datasets] == pytest.approx([0, -1 / 6])
+    # As predictions, they are called by what tells them apart.
+    sides = open_side(names)
+    assert [d.group for d in sides.datasets] == ["a/labels.npz:Y", "c/labels.npz:Y"]
+
+
+def test_datasets_of_one_name_stay_apart(tmp_path):
+    one = write_table(tmp_path / "1.csv", [4, 5], dataset="/x")
+    two = write_table(tmp_path / "2.csv", [4, 6], dataset="/y")
+    table = join_tables(tmp_path / "p.csv", one, two)
+    labels = write_npz(tmp_path / "t.npz", y=draw_labels([4, 5]))
+    found = evaluate(table, [labels, labels])
+    assert [d.true_total for d in found.datasets] == [9, 9]
+    # Columns tell datasets apart, not the one name that is made of them.
+    one = write_table(tmp_path / "1.csv", [4, 5], archive="a:b", dataset="c")
+    two = write_table(tmp_path / "2.csv", [4, 6], archive="a", dataset="b:c")
+    table = join_tables(tmp_path / "p.csv", one, two)
+    found = evaluate(table, [labels, labels])
+    assert [d.predicted_total for d in found.datasets] == [9, 10]
+    assert evaluate(table, table).n_images == 4
+    assert len(evaluate(table, table).datasets) == 2
 
 
 def test_labels_against_labels(tmp_path):

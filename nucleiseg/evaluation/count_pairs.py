@@ -34,8 +34,9 @@ def pair_counts(predicted: Side, truth: Side) -> Paired:
     n_failed = left_out.total()
     uncounted = joined["count_true"].isna() & ~failed
     left_out.update([NO_TRUTH] * int(uncounted.sum()))
-    kept = joined.loc[~failed & ~uncounted, ["group", "index", "count", "count_true"]]
-    numbers = ["index", "predicted", "true"]
+    columns = ["group", "place", "index", "count", "count_true"]
+    kept = joined.loc[~failed & ~uncounted, columns]
+    numbers = ["place", "index", "predicted", "true"]
     rows = kept.set_axis(["group", *numbers], axis="columns").astype(
         dict.fromkeys(numbers, "int64")
     )
@@ -51,7 +52,7 @@ def _shared_names(found: Counts, expected: Counts) -> list[str]:
 def _check_names_suffice(found: Counts, expected: Counts, names: list[str]) -> None:
     """Refuse to join on less than what tells the datasets of either table apart."""
     for side, other in ((found, expected), (expected, found)):
-        n_datasets = side.rows["group"].nunique()
+        n_datasets = side.rows["place"].nunique()
         n_known = len(side.rows[names].drop_duplicates()) if names else 1
         if n_datasets > max(1, n_known):
             raise RunError(
@@ -62,18 +63,21 @@ def _check_names_suffice(found: Counts, expected: Counts, names: list[str]) -> N
 
 
 def _number_datasets(found: Counts, expected: Counts) -> tuple[Counts, Counts]:
-    """Add the column `place`, a dataset's place in order of appearance.
+    """Set `place` to the order in which a dataset appears, on both sides alike.
 
     Raises
     ------
     RunError
         If the sides differ in their number of datasets, or in the length of one.
     """
-    by_dataset = [c.rows.groupby("group", sort=False) for c in (found, expected)]
-    sizes, true_sizes = (list(groups.size().items()) for groups in by_dataset)
-    names = ([name for name, _ in side] for side in (sizes, true_sizes))
-    check_equally_many(found.name, expected.name, *names)
-    for (one, n_one), (other, n_other) in zip(sizes, true_sizes, strict=True):
+    # Not by their names: two may have the same.
+    by_dataset = [c.rows.groupby("place", sort=False) for c in (found, expected)]
+    sizes, true_sizes = (groups.size().tolist() for groups in by_dataset)
+    names, true_names = (groups["group"].first().tolist() for groups in by_dataset)
+    check_equally_many(found.name, expected.name, names, true_names)
+    for one, other, n_one, n_other in zip(
+        names, true_names, sizes, true_sizes, strict=True
+    ):
         if n_one != n_other:
             raise RunError(
                 f"{found.name}: {n_one} images{of_group(one)}, but {expected.name} has "

@@ -24,9 +24,10 @@ class Counts:
     name: str
     """The table or label images, as the user named them."""
     rows: pd.DataFrame
-    """One row an image: group (the dataset's name, "" where it has none), index and
-    count (nullable integers), reason (why there is no count), and archive and dataset
-    if a table has them."""
+    """One row an image: group (the dataset's name, "" where it has none), place (a
+    number of the dataset's own, whatever its name), index and count (nullable
+    integers), reason (why there is no count), and archive and dataset if a table has
+    them."""
     notes: list[str]
     """What a reader of the scores must know of how instances were made."""
 
@@ -41,11 +42,12 @@ def _count_labels(side: Side) -> pd.DataFrame:
     import pandas as pd
 
     parts = []
-    for dataset in side.datasets:
+    for place, dataset in enumerate(side.datasets):
         pieces = [count_instances(piece) for piece in read_pieces(dataset)]
         counts = np.concatenate([np.zeros(0, np.int64), *pieces])
-        part = {"group": dataset.group, "index": range(len(counts)), "count": counts}
+        part = {"index": range(len(counts)), "count": counts}
         rows = pd.DataFrame(part).astype({"index": "Int64", "count": "Int64"})
+        rows = rows.assign(group=dataset.group, place=place)
         rows["count"] = rows["count"].mask(rows["index"].isin(dataset.failed))
         parts.append(rows)
     return pd.concat(parts, ignore_index=True).assign(reason="its labels are not known")

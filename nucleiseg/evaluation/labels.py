@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import cv2
@@ -18,9 +18,10 @@ from nucleiseg.archives import (
 from nucleiseg.errors import ArchiveError, RunError
 from nucleiseg.labels import MASK_VALUES, read_gaps
 from nucleiseg.metrics import remove_small_instances
+from nucleiseg.shards import shortest_names
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -40,7 +41,8 @@ class LabelDataset:
     failed: tuple[int, ...] = ()
     """Positions of images of which nothing is known: their labels are all 0."""
     title: str = ""
-    """What to call it, if not by where it lies: labels of a run, by their images."""
+    """What to call it, if not by file and key: labels of a run, by their images; others
+    by as much of the path as tells them apart."""
     images: tuple[Path, str] | None = None
     """Archive and key of the images it belongs to, where they are known."""
 
@@ -65,6 +67,15 @@ def open_labels(name: str, min_area_px: int = 0) -> list[LabelDataset]:
     if key == "*" and all("/" in info.key.strip("/") for info in list_datasets(path)):
         key = "**"
     return [_open_dataset(path, info, min_area_px) for info in find_labels(path, key)]
+
+
+def name_apart(datasets: Sequence[LabelDataset]) -> list[LabelDataset]:
+    """Name datasets that are compared together so that their archives differ."""
+    names = shortest_names([dataset.path.absolute() for dataset in datasets])
+    return [
+        replace(dataset, title=f"{name}:{dataset.info.key}")
+        for name, dataset in zip(names, datasets, strict=True)
+    ]
 
 
 def _open_dataset(path: Path, info: DatasetInfo, min_area_px: int) -> LabelDataset:

@@ -24,8 +24,9 @@ class Paired:
     """One row an image compared, and what was left out."""
 
     rows: pd.DataFrame
-    """group (the predicted dataset's name), index (of the image in it), predicted and
-    true (all int64); of label images also place (the dataset's, on both sides)."""
+    """group (the predicted dataset's name), place (its number, whatever its name; of
+    label images on both sides), index (of the image in it), predicted and true (all but
+    the name int64)."""
     left_out: Counter[str]
     n_failed: int
     matches: InstanceMatches | None

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from nucleiseg.archives import find_glob_words, is_glob, split_name
 from nucleiseg.errors import RunError
-from nucleiseg.evaluation.labels import LabelDataset, open_labels
+from nucleiseg.evaluation.labels import LabelDataset, name_apart, open_labels
 from nucleiseg.evaluation.wording import list_first
 
 if TYPE_CHECKING:
@@ -51,7 +51,9 @@ def open_partners(
     RunError
         If they do not pair up one to one; the first that has no partner is named.
     """
-    labels = [one for name in names for one in _open_name(name, min_area_px)]
+    labels = _name_apart(
+        [one for name in names for one in _open_name(name, min_area_px)]
+    )
     is_by_name = any(is_glob(split_name(name)[1] or "") for name in names)
     if len(labels) != len(counted):
         titles = [one.dataset.group for one in labels]
@@ -81,6 +83,14 @@ def _open_name(name: str, min_area_px: int) -> list[_Labels]:
         _Labels(dataset, find_glob_words(key, dataset.info.key) if is_glob(key) else ())
         for dataset in open_labels(name, min_area_px)
         if dataset.info.n_images
+    ]
+
+
+def _name_apart(labels: Sequence[_Labels]) -> list[_Labels]:
+    datasets = name_apart([one.dataset for one in labels])
+    return [
+        replace(one, dataset=dataset)
+        for one, dataset in zip(labels, datasets, strict=True)
     ]
 
 

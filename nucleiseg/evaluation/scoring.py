@@ -62,12 +62,14 @@ def score(
     rows = paired.rows
     counts, instances = _score_images(paired, np.arange(len(rows)), rng)
     # Drawn after those of all images, whose intervals do not depend on the grouping.
-    places, names = pd.factorize(rows["group"])
+    # Two datasets may have one name.
+    places, _ = pd.factorize(rows["place"])
+    names = rows.drop_duplicates("place")["group"].astype(str).tolist()
     datasets = [
         _score_dataset(
             name, *_score_images(paired, np.flatnonzero(places == place), rng)
         )
-        for place, name in enumerate(names.astype(str).tolist())
+        for place, name in enumerate(names)
         if len(names) > 1
     ]
     return Evaluation(

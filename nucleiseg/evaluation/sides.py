@@ -7,7 +7,12 @@ from typing import TYPE_CHECKING
 
 from nucleiseg.archives import find_images, split_name
 from nucleiseg.errors import RunError
-from nucleiseg.evaluation.labels import LabelDataset, describe_instances, open_labels
+from nucleiseg.evaluation.labels import (
+    LabelDataset,
+    describe_instances,
+    name_apart,
+    open_labels,
+)
 from nucleiseg.evaluation.tables import is_table
 from nucleiseg.evaluation.wording import list_first
 
@@ -49,7 +54,7 @@ def open_side(names: Sequence[str], min_area_px: int = 0) -> Side:
     if tables:
         return Side(words, table=tables[0])
     found = [dataset for name in names for dataset in open_labels(name, min_area_px)]
-    return Side(words, datasets=found)
+    return Side(words, datasets=name_apart(found))
 
 
 def add_images(side: Side, names: Sequence[str]) -> Side:

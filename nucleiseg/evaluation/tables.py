@@ -32,9 +32,9 @@ def read_table(name: str) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        group (the dataset's name, "" where it has none), index and count (nullable
-        integers), reason (why there is no count), and archive, dataset and status if
-        the table has them.
+        group (the dataset's name, "" where it has none), place (its number, in order
+        of appearance), index and count (nullable integers), reason (why there is no
+        count), and archive, dataset and status if the table has them.
 
     Raises
     ------
@@ -50,8 +50,10 @@ def read_table(name: str) -> pd.DataFrame:
         ) from error
     _check_numbers(name, rows)
     parts = [rows[c].tolist() for c in ("archive", "dataset") if c in rows]
-    names = zip(*parts, strict=True) if parts else [()] * len(rows)
+    names = [*zip(*parts, strict=True)] if parts else [()] * len(rows)
     rows["group"] = [":".join(name) for name in names]
+    places = {name: place for place, name in enumerate(dict.fromkeys(names))}
+    rows["place"] = [places[name] for name in names]
     if "reason" not in rows:
         rows["reason"] = ""
     rows["reason"] = rows["reason"].replace("", "no count, no reason given")
