@@ -277,6 +277,12 @@ def test_of_several_the_rest_of_the_path_decides(tmp_path):
     assert found == ["/train/A1/y", "/val/A1/y", "/val/A2/y"]
 
 
+def test_labels_at_the_root_belong_to_images_there(tmp_path):
+    counted = ["p.h5:/a/b/X", "p.h5:/a/X", "p.h5:/X"]
+    found = partners(tmp_path, counted, "**/y", "y", "a/y", "a/b/y")
+    assert found == ["/a/b/y", "/a/y", "/y"]
+
+
 @pytest.mark.parametrize(
     ("counted", "words"),
     [

@@ -35,7 +35,9 @@ def open_partners(
     Of names without wildcards, the first belongs to the first dataset of the run, and
     so on. Else a label dataset belongs to the dataset of the run in whose path stand
     the words that its wildcards stood for, `520x696` of `/val/520x696/labels` found by
-    `/val/*/labels`; of several, to that which shares most of the rest of its path.
+    `/val/*/labels`; of several, to that which shares most of the rest of its path, and
+    of these to the one in the fewest folders: `/labels` to `/images`, not to
+    `/a/images`.
 
     Parameters
     ----------
@@ -99,10 +101,14 @@ def _find_partner(labels: _Labels, run: str, counted: Sequence[str]) -> str:
     # Whole words: A1 is not in A10.
     words = [rf"(?<![^\W_]){re.escape(w)}(?![^\W_])" for w in labels.words]
     pattern = re.compile(".*".join(words))
-    scores = {
-        name: _count_shared(name.replace(":", "/").split("/"), labels.path.split("/"))
+    parts = {
+        name: name.replace(":", "/").split("/")
         for name in counted
         if pattern.search(name)
+    }
+    scores = {
+        name: (_count_shared(path, labels.path.split("/")), -len(path))
+        for name, path in parts.items()
     }
     if not scores:
         raise RunError(
