@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 
 from nucleiseg.archives import is_glob
-from nucleiseg.archives.selection import compile_glob
+from nucleiseg.archives.globs import compile_glob
 from nucleiseg.errors import ArchiveError
 
 _Match = re.Match[str] | None

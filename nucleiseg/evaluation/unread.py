@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nucleiseg.archives.selection import compile_glob
+from nucleiseg.archives.globs import compile_glob
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
