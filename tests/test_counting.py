@@ -375,6 +375,19 @@ def test_a_run_directory_is_private_and_complete(archive, model, tmp_path):
     assert load_config(folder / "config.yaml").table.pictures == 2
 
 
+def test_pictures_of_datasets_alike_are_two(model, tmp_path):
+    images, _ = synthetic.draw_fields(1, (64, 64), seed=9)
+    long = "well " * 60
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        for key in ("a/b", "a_b", long):
+            file[key] = images
+    folder = tmp_path / "run"
+    inputs = [f"{tmp_path / 'a.h5'}:{key}" for key in ("a/b", "a_b", long)]
+    assert count_here(inputs, model, folder, "table.pictures=3").n_pictures == 3
+    names = {path.name for path in (folder / "pictures").iterdir()}
+    assert len(names - {"overview.png"}) == 3
+
+
 def test_the_same_command_again_computes_nothing(archive, model, tmp_path, reference):
     folder = tmp_path / "run"
     count_here([archive], model, folder, "shards.images=7")

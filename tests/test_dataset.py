@@ -1,3 +1,4 @@
+import shutil
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -701,6 +702,16 @@ class TestRefusals:
         with pytest.raises(ArchiveError, match=words) as caught:
             inspect_labelled(configure(mixed, *settings).data)
         assert "\n" not in str(caught.value)
+
+    def test_validation_images_of_another_name_are_not_trained_on(
+        self, archives, tmp_path
+    ):
+        path = shutil.copy(archives / "chunks1.h5", tmp_path / "a.h5")
+        with h5py.File(path, "a") as file:
+            file["other"], file["other_y"] = file["X"], file["y"]
+        keys = "data.validation_images=other", "data.validation_masks=other_y"
+        with pytest.raises(ArchiveError, match="none are left to train on"):
+            inspect_labelled(configure(path, *keys).data)
 
     def test_a_dataset_named_twice(self, archives):
         path = archives / "stored.npz"

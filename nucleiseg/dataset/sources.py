@@ -35,6 +35,11 @@ class Source:
         return f"{self.path}:{self.images.key}"
 
     @property
+    def place(self) -> tuple[Path, str]:
+        """Where its images are: the same for all names of the file and the dataset."""
+        return self.path.resolve(), self.images.alias_of or self.images.key
+
+    @property
     def masks_name(self) -> str:
         """For messages: `ARCHIVE:KEY` of its labels."""
         return f"{self.path}:{self.masks.key}"
@@ -152,12 +157,8 @@ def inspect_labelled(data: DataConfig) -> LabelledShapes:
             is_validation=True,
         )
         # The keys for training may be a glob that matches all.
-        taken = {(source.path.resolve(), source.images.key) for source in apart}
-        sources = [
-            source
-            for source in sources
-            if (source.path.resolve(), source.images.key) not in taken
-        ]
+        taken = {source.place for source in apart}
+        sources = [source for source in sources if source.place not in taken]
         if not sources:
             raise ArchiveError(
                 f"{path}: all images are data.validation_images, and none are left to "
@@ -210,12 +211,11 @@ def _pair(
 def _refuse_doubles(sources: Sequence[Source]) -> None:
     seen = set()
     for source in sources:
-        place = (source.path.resolve(), source.images.key)
-        if place in seen:
+        if source.place in seen:
             raise ArchiveError(
                 f"{source.name} is named twice; name it once, with another weight"
             )
-        seen.add(place)
+        seen.add(source.place)
 
 
 def _find_shape(sources: Sequence[Source], crop_px: int | None) -> tuple[int, int]:

@@ -8,7 +8,13 @@ from typing import Any
 from nucleiseg.atomic import create_private
 from nucleiseg.errors import ArchiveError, IncompleteError
 from nucleiseg.inference.process import get_engine
-from nucleiseg.report import save_montage, save_prediction, save_soft_prediction
+from nucleiseg.report import (
+    name_files,
+    save_montage,
+    save_prediction,
+    save_soft_prediction,
+)
+from nucleiseg.shards import Plan
 
 logger = logging.getLogger(__name__)
 
@@ -39,12 +45,14 @@ def draw_pictures(
     engine = get_engine(root, plan, n_threads)
     folder = engine.run.pictures
     create_private(folder)
+    titles = dict.fromkeys(_name_dataset(engine.plan, number) for number, _ in picks)
+    file_names = dict(zip(titles, name_files([*titles]), strict=True))
     n_drawn = 0
     overview: list[tuple[Any, Any, str]] = []
     for number, index in picks:
         shard = engine.plan.shards[number]
         archive = engine.plan.archives[shard.archive]
-        name = f"{archive.name}-{shard.dataset}-{index:06d}".replace("/", "_")
+        name = f"{file_names[_name_dataset(engine.plan, number)]}-{index:06d}"
         try:
             with engine.open_source(shard) as reader:
                 pixels = reader.read(index, index + 1)[0]
@@ -69,3 +77,9 @@ def draw_pictures(
     if len(overview) > 1:
         save_montage(folder / "overview.png", overview)
     return n_drawn
+
+
+def _name_dataset(plan: Plan, number: int) -> str:
+    """Name the dataset of a shard."""
+    shard = plan.shards[number]
+    return f"{plan.archives[shard.archive].name}-{shard.dataset}"
