@@ -1,5 +1,6 @@
 """The U-Net: building it, its heads and losses, and its weights in a model bundle."""
 
+from nucleiseg.model.averaging import average_models
 from nucleiseg.model.heads import n_maps
 from nucleiseg.model.losses import image_accuracies, image_losses
 from nucleiseg.model.rounding import round_kernel
@@ -17,6 +18,7 @@ from nucleiseg.model.weights import load_network, save_weights, set_weights
 __all__ = [
     "LEVELS",
     "add_prediction",
+    "average_models",
     "average_views",
     "build_unet",
     "describe",
