@@ -135,6 +135,17 @@ class TestTune:
         assert tuned.crossed.scores["AP(.5)"].value == pytest.approx(13 / 14)
         assert tuned.crossed.scores["bias"].value == pytest.approx(1 / 13)
 
+    def test_what_is_set_stays_and_the_rest_is_chosen(self, mirror, fresh, archive):
+        settings = "instances.threshold=0.45", "instances.min_area_px=17"
+        names = [f"{archive}:{key}" for key in ("images", "labels")]
+        tuned = tune(fresh, names[:1], names[1], load_config(None, list(settings)))
+        found = tuned.bundle.instances
+        assert (found.threshold, found.min_area_px) == (0.45, 17)
+        assert found.seed_threshold == 0.65
+        curve = json.loads((fresh / "bundle.json").read_text())["tuning"]["curve"]
+        assert {one["threshold"] for one in curve} == {0.45}
+        assert len(curve) == 14
+
     def test_the_calibration_says_what_share_is_right(self, mirror, fresh, archive):
         tuned = tune_here(fresh, archive)
         calibration = read_bundle(fresh).calibration

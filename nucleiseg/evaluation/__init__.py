@@ -22,9 +22,16 @@ from nucleiseg.evaluation.labels import LabelDataset, open_labels, read_pieces
 from nucleiseg.evaluation.output import write_results
 from nucleiseg.evaluation.results import DatasetScores, Evaluation
 from nucleiseg.evaluation.scoring import evaluate, score
-from nucleiseg.evaluation.thresholds import Choice, Found, Table, measure_found
+from nucleiseg.evaluation.thresholds import (
+    AREAS_PX,
+    Choice,
+    Found,
+    Table,
+    measure_found,
+)
 
 __all__ = [
+    "AREAS_PX",
     "Choice",
     "Comparison",
     "DatasetScores",

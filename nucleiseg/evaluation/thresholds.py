@@ -88,17 +88,21 @@ class Table:
     pairs : sequence of (threshold, seed_threshold)
     images : iterable of sequence of Found
         For each image what was found with each pair.
+    areas_px : sequence of int
+        Smallest areas, in pixels of the maps.
     """
 
     def __init__(
         self,
         pairs: Sequence[tuple[float, float]],
         images: Iterable[Sequence[Found]],
+        areas_px: Sequence[int] = AREAS_PX,
     ) -> None:
         self._pairs = list(pairs)
+        self._areas_px = tuple(areas_px)
         sums, n_true = [], []
         for image in images:
-            sums.append([[_sum_up(one, least) for least in AREAS_PX] for one in image])
+            sums.append([[_sum_up(one, least) for least in areas_px] for one in image])
             n_true.append(image[0].n_true)
         # (images, pairs, areas, predicted and right at each IoU)
         self._sums = np.array(sums, dtype=np.int64)
@@ -159,7 +163,7 @@ class Table:
         return Choice(
             threshold=threshold,
             seed_threshold=seed_threshold,
-            min_area_px=AREAS_PX[area],
+            min_area_px=self._areas_px[area],
             **{name: float(values[pair, area]) for name, values in figures.items()},
         )
 

@@ -13,7 +13,7 @@ from nucleiseg.config import Config, InstancesConfig
 from nucleiseg.counting import prepare
 from nucleiseg.devices import available_cores
 from nucleiseg.errors import RunError
-from nucleiseg.evaluation import Choice, Found, Table, measure_found
+from nucleiseg.evaluation import AREAS_PX, Choice, Found, Table, measure_found
 from nucleiseg.instances import label_all_at_size
 from nucleiseg.model import n_maps
 from nucleiseg.progress import Progress
@@ -65,7 +65,7 @@ def tune(
         `ARCHIVE:KEY` of the labels of these images, in their order.
     config : Config
         Sections inference and shards are used, and `instances.views`, which is kept
-        with the thresholds.
+        with the thresholds. Of these, what is set in `instances` stays as it is set.
     out : Path, optional
         Folder of a new bundle with both; by default they are stored in the
         bundle itself, which one in the box does not allow.
@@ -92,8 +92,8 @@ def tune(
     )
     with tempfile.TemporaryDirectory(prefix="nucleiseg-tune-") as folder:
         found = predict_labelled(prepared, labels, Path(folder))
-        pairs = _make_pairs(info)
-        table = Table(pairs, _measure(found, pairs, before))
+        pairs, areas_px = _make_candidates(info, config.instances)
+        table = Table(pairs, _measure(found, pairs, before), areas_px)
         choice = table.choose()
         instances = apply_choice(choice, before)
         crossed = cross(found, table, before)
@@ -115,11 +115,24 @@ def tune(
     return Tuned(bundle, info.instances, choice, crossed, len(found))
 
 
-def _make_pairs(info: BundleInfo) -> list[tuple[float, float]]:
-    """Make the pairs of thresholds to try; where nothing is seeded one seed each."""
+def _make_candidates(
+    info: BundleInfo, wanted: InstancesConfig
+) -> tuple[list[tuple[float, float]], Sequence[int]]:
+    """Make the pairs of thresholds and the smallest areas to try.
+
+    Where nothing is seeded one seed each; and of what somebody has set, that alone.
+    """
     is_seeded = n_maps(info.model) == 2 and info.instances.method != "components"
+    thresholds: Sequence[float] = _THRESHOLDS
     seeds = _SEED_THRESHOLDS if is_seeded else (info.instances.seed_threshold,)
-    return list(itertools.product(_THRESHOLDS, seeds))
+    areas_px: Sequence[int] = AREAS_PX
+    if "threshold" in wanted.model_fields_set:
+        thresholds = (wanted.threshold,)
+    if is_seeded and "seed_threshold" in wanted.model_fields_set:
+        seeds = (wanted.seed_threshold,)
+    if "min_area_px" in wanted.model_fields_set:
+        areas_px = (wanted.min_area_px,)
+    return list(itertools.product(thresholds, seeds)), areas_px
 
 
 def _measure(
