@@ -226,6 +226,24 @@ class TestTune:
         assert told["known diameters, px"] == ["17.4", "17.4"]
         assert lines[-1].startswith("model     ")
 
+    def test_command_says_what_halves_are_scored_with(
+        self, mirror, fresh, archive, tmp_path, capsys
+    ):
+        names = [f"{archive}:{key}" for key in ("images", "labels")]
+        command = ["tune", str(fresh), "--images", names[0], "--labels", names[1]]
+        settings = ["threshold=0.45", "seed_threshold=0.65", "min_area_px=17"]
+        for n_set, words in (
+            (1, "with the thresholds that the other half chose:"),
+            (3, "with the calibration of the other half:"),
+        ):
+            given = [
+                word
+                for setting in settings[:n_set]
+                for word in ("--set", f"instances.{setting}")
+            ]
+            assert main([*command, *given, "--out", str(tmp_path / str(n_set))]) == 0
+            assert words in capsys.readouterr().out
+
     def test_nothing_found_is_not_calibrated(self, mirror, fresh, tmp_path, capsys):
         path = tmp_path / "dark.h5"
         with h5py.File(path, "w") as file:

@@ -7,6 +7,8 @@ from nucleiseg.config import load_config
 from nucleiseg.quality import Calibration
 from nucleiseg.tuning import Crossed, tune
 
+_THRESHOLDS = {"threshold", "seed_threshold", "min_area_px"}
+
 
 def run(options: argparse.Namespace) -> int:
     """Choose a model's thresholds and print what they come to."""
@@ -27,7 +29,10 @@ def run(options: argparse.Namespace) -> int:
         f"{choice.mean_ap_50_90:.3f}, count error {100 * choice.count_error:.1f} %, "
         f"bias {100 * choice.bias:+.1f} %"
     )
-    print("each half of the images with what the other half chose:")
+    is_given = config.instances.model_fields_set >= _THRESHOLDS
+    words = "of the other half" if is_given else "that the other half chose"
+    what = "the calibration" if is_given else "the thresholds"
+    print(f"each half of the images with {what} {words}:")
     for name, one in tuned.crossed.scores.items():
         print(f"  {name:18}{one.value:+8.3f}  [{one.low:+.3f}, {one.high:+.3f}]")
     _print_confidence(tuned.crossed, tuned.bundle.calibration)
