@@ -132,7 +132,13 @@ class TestPublish:
         assert publish_json(path, {"batch": 16}) == {"batch": 8}
         assert list_names(tmp_path) == ["compute.json"]
 
-    def test_threads_at_once_agree(self, tmp_path):
+    @pytest.mark.parametrize("has_links", [True, False])
+    def test_threads_at_once_agree(self, tmp_path, monkeypatch, has_links):
+        def refuse(*_):
+            raise OSError(errno.EPERM, "Operation not permitted")
+
+        if not has_links:
+            monkeypatch.setattr("nucleiseg.atomic.os.link", refuse)
         n_threads = 16
         start = threading.Barrier(n_threads)
 
@@ -144,23 +150,6 @@ class TestPublish:
             answers = list(pool.map(publish, range(n_threads)))
         assert answers == [read_json(tmp_path / "compute.json")] * n_threads
         assert answers[0]["winner"] in range(n_threads)
-        assert list_names(tmp_path) == ["compute.json"]
-
-    def test_without_links_the_first_wins_too(self, tmp_path, monkeypatch):
-        def refuse(*_):
-            raise OSError(errno.EPERM, "Operation not permitted")
-
-        monkeypatch.setattr("nucleiseg.atomic.os.link", refuse)
-        n_threads = 8
-        start = threading.Barrier(n_threads)
-
-        def publish(number):
-            start.wait()
-            return publish_json(tmp_path / "compute.json", {"winner": number})
-
-        with ThreadPoolExecutor(n_threads) as pool:
-            answers = list(pool.map(publish, range(n_threads)))
-        assert answers == [read_json(tmp_path / "compute.json")] * n_threads
         assert list_names(tmp_path) == ["compute.json"]
 
     def test_without_links_a_killed_first_one_is_replaced(self, tmp_path, monkeypatch):

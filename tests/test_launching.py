@@ -329,6 +329,7 @@ class TestRefuseWhileActive:
     def test_jobs_of_others_do_not_count(self, tools, jobs):
         tools("squeue", "echo '47110|RUNNING|None|n'; echo '711_1|PENDING|Prio|'")
         refuse_while_active(jobs)
+        assert tools.heard("squeue")
 
     def test_many_are_not_all_named(self, tools, jobs):
         tools("squeue", 'for i in 0 1 2 3 4; do echo "4711_$i|PENDING|Prio|"; done')
